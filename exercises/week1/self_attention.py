@@ -1,0 +1,122 @@
+"""Self-attention: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), sections 3.2.1 and 3.2.2.
+
+Sizes in the shapes below: B batch, H heads, L queries, S keys, E embedding, D = E / H the width of one head.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attention(Q, K, V) = softmax(Q Kᵀ / √D) V: equation 1 of the paper.
+
+    Arguments and result are those of `torch.nn.functional.scaled_dot_product_attention`. Any number of dimensions may
+    stand before the last two, none as well: (L, D), (H, L, D), (B, H, L, D), … The batch, or L, may be empty.
+
+    Args:
+        query: (..., H, L, D), float16, bfloat16, float32 or float64. No argument need be contiguous.
+        key: (..., H, S, D), of query's dtype.
+        value: (..., H, S, D_v), of query's dtype. D_v may differ from D, and S from L.
+        attn_mask: of any shape that broadcasts to (..., H, L, S), from 1-D (S,) to 4-D.
+            Boolean: True = this query takes this key into account. Floating-point, of query's dtype: added to the
+            scaled scores, so that -inf hides a key.
+        dropout_p: probability, 0 ≤ dropout_p < 1, with which an attention weight is set to 0, each one on its own
+            and anew in each call; the weights that are kept are divided by 1 - dropout_p. A function knows no
+            training mode: there is dropout whenever dropout_p > 0.
+        is_causal: query i sees the keys 0 … i, counted from the first query and the first key also where L ≠ S
+            (the mask is aligned top-left).
+        scale: what the scores are multiplied by; None means 1 / √D.
+        enable_gqa: key and value may have fewer heads than query, H_kv of them, where H is a multiple of H_kv.
+            Query head h then uses key/value head h // (H / H_kv): neighbours share one.
+
+    Returns:
+        (..., H, L, D_v), of query's dtype: a new tensor. The arguments are left as they were.
+        A query that sees no key gets zeros. No gradient is NaN then either, and such a query adds nothing to any.
+        Scores may be large, 10⁴ and more in float32, as long as they are finite.
+        Differentiable in query, key, value and a floating-point attn_mask.
+
+    Raises:
+        ValueError: attn_mask is given and is_causal is True. With enable_gqa, H is no multiple of H_kv (the message
+            names both numbers).
+    """
+    raise NotImplementedError
+
+
+class MultiheadAttention(nn.Module):
+    """MultiHead(Q, K, V) = Concat(head₁, …, head_H) Wᴼ with headᵢ = Attention(Q Wᵢ^Q, K Wᵢ^K, V Wᵢ^V): section 3.2.2.
+
+    Interchangeable with `torch.nn.MultiheadAttention`: the same state dict, the same arguments to `forward`, the same
+    results. Only the default of batch_first differs.
+
+    State dict: in_proj_weight (3E, E), in_proj_bias (3E,), out_proj.weight (E, E), out_proj.bias (E,). The rows of
+    in_proj_* project query, key and value in this order, E rows each; of each E rows, h·D … (h+1)·D - 1 are head h's.
+    A new module is initialised as PyTorch's: in_proj_weight by `nn.init.xavier_uniform_` as one (3E, E) matrix,
+    out_proj.weight as in `nn.Linear`, both biases 0.
+
+    Args:
+        embed_dim: E, the width of query, key, value and output.
+        num_heads: H. Each head is D = E / H wide.
+        dropout: probability with which an attention weight is dropped in training mode; no dropout in eval mode.
+        bias: False leaves out in_proj_bias and out_proj.bias.
+        batch_first: batched tensors are (B, L, E) if True, (L, B, E) if False.
+
+    Raises:
+        ValueError: embed_dim is no multiple of num_heads; the message names both numbers.
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = True
+    ) -> None:
+        raise NotImplementedError
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Let each query attend to the keys, in every head.
+
+        Boolean masks mean the opposite of `scaled_dot_product_attention`'s: True = this key may not be attended.
+        Floating-point masks, of query's dtype, are added to the scaled scores. Where both masks are given they are
+        of the same kind, and a key that one of them hides is hidden.
+
+        Args:
+            query: (B, L, E); (L, B, E) without batch_first; (L, E) for one sequence without a batch dimension.
+            key: (B, S, E), (S, B, E) or (S, E).
+            value: of key's shape.
+            key_padding_mask: (B, S), or (S,) without a batch dimension: the same for every query and head.
+            need_weights: False returns None in place of the weights.
+            attn_mask: (L, S), the same for all, or (B·H, L, S) with the heads of one sequence side by side, head h of
+                sequence b at b·H + h; (H, L, S) without a batch dimension.
+            average_attn_weights: return the mean of the weights over the heads, not the weights of each head.
+            is_causal: a hint that attn_mask is the causal mask. It hides nothing by itself.
+
+        Returns:
+            The output, of query's shape, and the attention weights as they were applied, that is after dropout:
+            (B, L, S) averaged or (B, H, L, S); (L, S) or (H, L, S) without a batch dimension. Both are differentiable.
+            What a query gets that sees no key at all is left open (PyTorch: NaN with need_weights, zeros without).
+
+        Raises:
+            ValueError: is_causal is True and attn_mask is None.
+        """
+        raise NotImplementedError

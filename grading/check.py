@@ -1,0 +1,269 @@
+"""Tests of the tests: does each exercise reject wrong answers, accept its solution, and teach?
+
+`python -m grading check` says in sentences what is missing. It grades the stub, the solution, the solution with
+spoiled outputs and every known mistake with the graded tests, all in this process.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grading.course import Course
+from grading.mistakes import Mistake, MistakeError, load_bank
+from grading.records import Grade, Record, show_points
+from grading.stubs import stale_stubs
+from grading.trees import Tree, find_tree
+
+NAMED_SHARE = 0.9  # of the known mistakes must be recognised by name when they fail
+FEWEST_MISTAKES = 8
+
+
+@dataclass
+class Findings:
+    """What is wrong with an exercise, and what its bank of mistakes showed."""
+
+    problems: list[str] = field(default_factory=list)
+    mistakes: int = 0
+    named: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
+    misnamed: dict[str, str] = field(default_factory=dict)
+
+
+def check_exercise(course: Course, exercise: str, whole: bool = False) -> Findings:
+    """Everything that can be wrong with one exercise. `whole`: run all tests on a mistake, not only until it is named."""
+    findings = Findings()
+    problems = findings.problems
+    for path, what in (
+        (course.solution(exercise), "has no solution: write it first, the stub is made from it"),
+        (course.handout(exercise), "has no handout: write what the student needs to know to do it"),
+        (course.handout(exercise, "ko"), "has no Korean handout"),
+    ):
+        if not path.is_file():
+            problems.append(f"{exercise} {what} ({path.relative_to(course.root)}).")
+    if not course.solution(exercise).is_file():
+        return findings
+    if course.stub(exercise) in stale_stubs(course.root):
+        problems.append(f"{exercise}: the stub is out of step with the solution; run python -m grading stubs.")
+
+    stub = grade_tree(course, exercise, find_tree(course, "exercises", course.root))
+    if stub.points:
+        problems.append(f"{exercise}: the stub earns {show_points(stub.points)} points before anybody wrote a line.")
+    solution = grade_tree(course, exercise, find_tree(course, "solutions", course.root))
+    if not solution.records:
+        problems.append(f"{exercise} has no graded tests in {course.tests(exercise).relative_to(course.root)}.")
+        return findings
+    if not sum(record.max_points for record in solution.records):
+        problems.append(f"{exercise} has no points: mark its tests with @pytest.mark.points(…).")
+    for record in solution.records:
+        if record.verdict in ("failed", "error", "not started"):
+            problems.append(f"{exercise}: the solution loses points in {record.test}: {record.reason}")
+        if not record.max_points:
+            problems.append(f"{exercise}: {record.test} has no points; mark it with @pytest.mark.points(…).")
+        if record.handout and not handout_has(course, record.handout):
+            problems.append(f"{exercise}: {record.test} points to {record.handout}, which has no such section.")
+    for spoil in SPOILS:
+        for name in unspoiled(course, exercise, spoil):
+            problems.append(f"{exercise}: {name} passes although the output is {SPOILS[spoil]}.")
+    check_mistakes(course, exercise, findings, whole)
+    return findings
+
+
+def check_mistakes(course: Course, exercise: str, findings: Findings, whole: bool) -> None:
+    """Each known mistake must lose points, and most must be recognised as what they are."""
+    try:
+        bank = load_bank(course, exercise)
+    except MistakeError as error:
+        findings.problems.append(str(error))
+        return
+    findings.mistakes = len(bank)
+    if len(bank) < FEWEST_MISTAKES:
+        findings.problems.append(f"{exercise} knows {len(bank)} mistakes; think of at least {FEWEST_MISTAKES}.")
+    for mistake in bank:
+        if mistake.handout and not handout_has(course, f"{course.handout(exercise)}#{mistake.handout}"):
+            findings.problems.append(f"{exercise}: the mistake {mistake.name!r} points to no section of the handout.")
+        try:
+            tree = mistake.tree(course)
+        except MistakeError as error:
+            findings.problems.append(str(error))
+            continue
+        first = changed_definition(course, mistake)
+        grade = grade_tree(course, exercise, tree, first=first, until=None if whole else lambda r: r.mistake is not None)
+        tree.unload()
+        named = {record.mistake for record in grade.records} - {None}
+        if grade.points == grade.max_points:
+            findings.problems.append(
+                f"{exercise}: the known mistake {mistake.name!r} loses no points: the graded tests have a hole."
+            )
+        elif named == {mistake.name}:
+            findings.named.append(mistake.name)
+        elif named:
+            findings.misnamed[mistake.name] = ", ".join(sorted(str(name) for name in named))
+        else:
+            findings.unnamed.append(mistake.name)
+    if bank and len(findings.named) < NAMED_SHARE * len(bank):
+        findings.problems.append(
+            f"{exercise}: only {len(findings.named)} of {len(bank)} known mistakes are recognised by name; "
+            f"not {', '.join([*findings.unnamed, *findings.misnamed])}."
+        )
+
+
+# --- running the graded tests here ------------------------------------------------------------------------------
+
+
+def grade_tree(
+    course: Course,
+    exercise: str,
+    tree: Tree,
+    first: str = "",
+    until: Callable[[Record], bool] | None = None,
+    spoil: str = "",
+) -> Grade:
+    """The grade of one tree, quietly. `first`: begin with the tests that mention this name; `until`: then stop."""
+    run = _run(course, exercise, _Run(tree, first, until, spoil))
+    assert run.grade is not None
+    return run.grade
+
+
+def _run(course: Course, exercise: str, run: _Run) -> _Run:
+    """Run pytest in this process, quietly."""
+    arguments = [str(course.tests(exercise)), "--rootdir", str(course.root), "-o", "addopts=", "-p", "no:cacheprovider"]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(course.root):
+        pytest.main(arguments, plugins=[run])
+    if run.grade is None:
+        raise RuntimeError(f"{exercise}: pytest could not grade {run.tree.name}:\n{said.getvalue()}")
+    return run
+
+
+class _Run:
+    """The pytest plugin of one run inside `check`."""
+
+    def __init__(
+        self, tree: Tree, first: str = "", until: Callable[[Record], bool] | None = None, spoil: str = ""
+    ) -> None:
+        self.tree, self.first, self.until = tree, first, until
+        self.spoiler = _Spoiler(spoil) if spoil else None
+        self.grade: Grade | None = None
+        self.spoiled: set[str] = set()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self.grading: Any = config.pluginmanager.get_plugin("whetstone")
+        self.grading.impl = self.tree
+        if self.spoiler is not None:
+            self.grading._executor = self.spoiler
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        from grading.skeleton import test_sources
+
+        def later(item: pytest.Item) -> bool:
+            module = item.getparent(pytest.Module)
+            sources = test_sources(self.grading.course.tests(module.exercise))  # type: ignore[union-attr]
+            return self.first not in sources[item.originalname][1]  # type: ignore[attr-defined]
+
+        if self.first:
+            items.sort(key=later)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = getattr(report, "whetstone", None)
+        if data is None:
+            return
+        record = Record.from_dict(data)
+        if self.spoiler is not None:
+            if self.spoiler.altered:
+                self.spoiled.add(record.id)
+            self.spoiler.altered = False
+        if self.until is not None and self.until(record):
+            self.session.shouldstop = "enough seen"
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self.session = session
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        self.grade = self.grading.grade()
+
+
+def changed_definition(course: Course, mistake: Mistake) -> str:
+    """The public function or class of the solution that a mistake changes, or nothing for a private helper."""
+    source = course.solution(mistake.exercise).read_text("utf-8")
+    line = source[: source.find(mistake.changes[0][0])].count("\n") + 1
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= (node.end_lineno or 0):
+            return "" if node.name.startswith("_") else node.name
+    return ""
+
+
+def handout_has(course: Course, link: str) -> bool:
+    """Whether the file that a link names exists and has the section, as an anchor or a heading."""
+    path, _, section = link.partition("#")
+    file = Path(os.path.normpath(course.root / path))
+    if not section:
+        return True
+    if not file.is_file():
+        return False
+    text = file.read_text("utf-8")
+    headings = [line.lstrip("#").strip().lower().replace(" ", "-") for line in text.splitlines() if line[:1] == "#"]
+    return f'id="{section}"' in text or section in headings
+
+
+# --- spoiled outputs ----------------------------------------------------------------------------------------------
+
+SPOILS = {"zero": "all zeros", "mean": "its mean everywhere", "truncated": "cut off: its tail is zero"}
+
+
+def unspoiled(course: Course, exercise: str, spoil: str) -> list[str]:
+    """The numeric tests that still pass when the solution's outputs are spoiled."""
+    run = _run(course, exercise, _Run(find_tree(course, "solutions", course.root), spoil=spoil))
+    assert run.grade is not None
+    return [
+        record.test
+        for record in run.grade.records
+        if record.verdict == "passed" and record.id in run.spoiled and ".close_to(" in record.test_code
+    ]
+
+
+class _Spoiler:
+    """Performs requests as they are and spoils the numbers of what comes back."""
+
+    def __init__(self, how: str) -> None:
+        self.how, self.altered = how, False
+
+    def perform(self, request: Any, tree: Tree, exercise: str) -> tuple[Any, BaseException | None]:
+        import torch
+
+        from grading.perform import perform
+        from grading.plain import map_tensors
+
+        result, error = perform(request, tree, exercise)
+
+        def spoil(tensor: torch.Tensor) -> torch.Tensor:
+            if not tensor.is_floating_point() or not tensor.numel():
+                return tensor
+            spoiled = tensor.clone()
+            if self.how == "zero":
+                spoiled.zero_()
+            elif self.how == "mean":
+                spoiled.fill_(tensor.double().mean().item())
+            else:
+                axis = max(tensor.ndim - 2, 0)
+                length = tensor.shape[axis] if tensor.ndim else 0
+                if tensor.ndim:
+                    spoiled.narrow(axis, length - (length + 3) // 4, (length + 3) // 4).zero_()
+            self.altered = self.altered or not torch.equal(spoiled, tensor)
+            return spoiled
+
+        return replace(result, output=map_tensors(result.output, spoil)), error
+
+    def close(self) -> None:
+        pass

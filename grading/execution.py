@@ -1,0 +1,190 @@
+"""Where requests are performed: in this process, or in a child that can be limited, killed and not trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, BinaryIO, Protocol
+
+from grading.request import Request, Result, Trouble
+from grading.trees import Tree
+from grading.worker import write_message
+
+STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
+GRACE_SECONDS = 2.0  # past a test's time limit, for the child to say itself where it was
+KEPT_OUTPUT = 20_000
+
+
+class Executor(Protocol):
+    def perform(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+        """The result, and the submission's own exception where a debugger could use it."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class InProcess:
+    """Fast, and a debugger can step into the submission; a crash takes the run with it."""
+
+    def __init__(self, live: bool = False) -> None:
+        self.live = live
+
+    def perform(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+        from grading.perform import perform
+
+        return perform(request, tree, exercise, live=self.live)
+
+    def close(self) -> None:
+        pass
+
+
+class Isolated:
+    """One child at a time, for one exercise; a child that dies or is killed is replaced before the next request."""
+
+    def __init__(self, forbidden: tuple[Path, ...], memory_mb: int, threads: int = 0) -> None:
+        self.forbidden, self.memory_mb, self.threads = forbidden, memory_mb, threads
+        self._child: _Child | None = None
+        self._serves: tuple[Tree, str] | None = None
+
+    def perform(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+        if self._child is None or self._serves != (tree, exercise):
+            self.close()
+            setup = {
+                "name": tree.name,
+                "roots": [str(root) for root in tree.roots],
+                "library": tree.library,
+                "exercise": exercise,
+                "forbidden": [str(root) for root in self.forbidden if not _inside(tree, root)],
+                "memory_mb": self.memory_mb,
+                "threads": self.threads,
+            }
+            try:
+                self._child = _Child(setup)
+            except _Gone as gone:
+                raise RuntimeError(f"the child process of --isolate did not start: {gone}") from None
+            self._serves = (tree, exercise)
+        try:
+            return Result.decode(self._child.ask(request.encode(), request.seconds + GRACE_SECONDS)), None
+        except _Gone as gone:
+            printed = self._child.output()
+            self.close()
+            return Result(trouble=gone.trouble(request.seconds, self.memory_mb), printed=printed), None
+        except ValueError:
+            self.close()
+            message = "the submission wrote to the grader's pipe: its answer cannot be read"
+            return Result(trouble=Trouble("died", message)), None
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
+def _inside(tree: Tree, root: Path) -> bool:
+    """Whether the graded tree itself lies there: grading `solutions` must be able to read them."""
+    return any(each.is_relative_to(root) for each in tree.roots)
+
+
+class _Gone(Exception):
+    """The child has not answered and will not."""
+
+    def __init__(self, how: str, status: int | None, output: str) -> None:
+        super().__init__(f"{how} {status if status is not None else ''}\n{output}".strip())
+        self.how, self.status, self.output = how, status, output
+
+    def trouble(self, seconds: float, memory_mb: int) -> Trouble:
+        if self.how == "time":
+            return Trouble("time", f"did not finish within {seconds:g} s and did not let itself be interrupted; it was killed")
+        if "DefaultCPUAllocator" in self.output or "bad_alloc" in self.output or "MemoryError" in self.output:
+            return Trouble("memory", f"ran out of memory (the limit is {memory_mb} MB, see --memory-limit)")
+        if self.status is not None and self.status < 0:
+            name = signal.Signals(-self.status).name
+            what = {"SIGSEGV": "a segmentation fault", "SIGKILL": "killed, perhaps for its memory"}.get(name, "a crash")
+            return Trouble("died", f"the process died of {name}: {what}")
+        return Trouble("died", f"the process ended itself with exit status {self.status} (os._exit, or a library that quits)")
+
+
+class _Child:
+    def __init__(self, setup: dict[str, object]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="whetstone-")
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "grading.worker", str(theirs_in), str(theirs_out)],
+            pass_fds=(theirs_in, theirs_out),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self._folder.name,
+            env=environment,
+            start_new_session=True,  # so that what the submission starts can be killed with it
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._to: BinaryIO = os.fdopen(ours_out, "wb")
+        self._from = ours_in
+        self._printed = bytearray()
+        assert self._process.stdout is not None
+        self._drain = threading.Thread(target=self._keep_beginning, args=(self._process.stdout,), daemon=True)
+        self._drain.start()
+        self.ask(json.dumps(setup).encode(), STARTUP_SECONDS)
+
+    def _keep_beginning(self, pipe: IO[bytes]) -> None:
+        while chunk := pipe.read1(65536):  # type: ignore[attr-defined]
+            self._printed += chunk[: max(0, KEPT_OUTPUT - len(self._printed))]
+
+    def output(self) -> str:
+        return self._printed.decode("utf-8", "replace")
+
+    def ask(self, message: bytes, seconds: float) -> bytes:
+        """The answer. _Gone where there is none in time."""
+        deadline = time.monotonic() + seconds
+        try:
+            write_message(self._to, message)
+        except BrokenPipeError:
+            raise self._gone("died") from None
+        head = self._read(8, deadline)
+        return self._read(int.from_bytes(head, "little"), deadline)
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        data = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._from, selectors.EVENT_READ)
+            while len(data) < size:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise self._gone("time")
+                chunk = os.read(self._from, min(size - len(data), 1 << 20))
+                if not chunk:
+                    raise self._gone("died")
+                data += chunk
+        return bytes(data)
+
+    def _gone(self, how: str) -> _Gone:
+        if how == "died":
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self._drain.join(1)
+        return _Gone(how, self._process.poll(), self.output())
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._to.close()
+        os.close(self._from)
+        self._drain.join(1)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._folder.cleanup()

@@ -1,0 +1,383 @@
+"""What can be known about a Python file without importing it: its public names, its imports, what is not started.
+
+Public means: no leading underscore, or two on each side. Code between the comment lines `# given` and `# end given` is
+handed out to be used, code between `# rewrite` and `# end rewrite` to be changed; after a colon the opening line may
+say more. `grading.stubs` carries both over, and only the first is left out when it is asked what has been started.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+
+_TYPE_ALIAS: Any = getattr(ast, "TypeAlias", ())  # `type X = …`, since Python 3.12
+_MARKER = re.compile(r"([ \t]*)# (end )?(given|rewrite)(?::.*)?")
+_MESSAGE_LENGTH = 200
+
+
+class SourceError(Exception):
+    """A source file that cannot be read as Python; the message is one line that says where and why."""
+
+    def __init__(self, reason: str, filename: str, line: int | None = None, column: int | None = None, text: str = ""):
+        self.reason, self.filename, self.line, self.column, self.text = reason, filename, line, column, text.strip()
+        where = filename
+        if line is not None:
+            where += f", line {line}"
+        if column is not None:
+            where += f", column {column}"
+        message = " ".join(f"{where}: {reason}".split())
+        if self.text:
+            message += f": {' '.join(self.text.split())}"
+        if len(message) > _MESSAGE_LENGTH:
+            message = message[: _MESSAGE_LENGTH - 1] + "…"
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function or method as it is written."""
+
+    name: str
+    parameters: str  # "query, key, *, scale: float | None = None", on one line
+    summary: str  # the docstring's first line, empty without one
+    line: int
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class as it is written, without what it inherits."""
+
+    name: str
+    parameters: str  # those of its own __init__ without self
+    summary: str
+    line: int
+    methods: dict[str, Function]  # the public ones
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a file offers and what it needs.
+
+    A name that a file binds in another way (`f = torch.compile(g)`, `from x import f`) is in neither dictionary.
+    """
+
+    filename: str
+    functions: dict[str, Function]  # by name; where one is defined several times, the last
+    classes: dict[str, Class]
+    imports: frozenset[str]  # absolute module names, wherever in the file they are imported
+    builds_on: frozenset[str]  # exercises of the same tree that it imports: "week1/selective_scan"
+
+
+@dataclass(frozen=True)
+class Region:
+    """Code that is handed out, with the lines of its two markers."""
+
+    kind: Literal["given", "rewrite"]
+    first: int
+    last: int
+
+    def __contains__(self, statement: ast.stmt) -> bool:
+        return self.first < statement.lineno < self.last
+
+
+def normalise(source: str) -> str:
+    """The source as Python's own reader sees it: lines end in `\\n`, and there is no byte order mark."""
+    return source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse(source: str, filename: str) -> ast.Module:
+    """The syntax tree of the normalised source. Raises SourceError for what Python would not compile."""
+    text = normalise(source)
+    if "\0" in text:
+        raise SourceError("holds a null byte: save it as UTF-8", filename, text[: text.index("\0")].count("\n") + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape such as "\d" is for the import to report
+            tree = ast.parse(text)
+            compile(text, filename, "exec", dont_inherit=True)  # finds more: a return outside of a function
+    except SyntaxError as error:
+        lines = text.split("\n")
+        line = error.lineno or len(lines)
+        raise SourceError(error.msg, filename, line, error.offset or None, "".join(lines[line - 1 : line])) from None
+    except (MemoryError, RecursionError):
+        raise SourceError("is nested too deeply", filename) from None
+    except ValueError as error:  # lone surrogates, numbers with thousands of digits
+        raise SourceError(str(error), filename) from None
+    return tree
+
+
+def syntax_problem(source: str, filename: str) -> str | None:
+    """Why Python would not compile the file, in one line, or None."""
+    try:
+        parse(source, filename)
+    except SourceError as error:
+        return str(error)
+    return None
+
+
+def read_interface(source: str, filename: str) -> Interface:
+    """What the file offers and needs. `filename` is its path in the tree, `week1/mamba.py`. May raise SourceError."""
+    tree = parse(source, filename)
+    public = [node for node in definitions(tree.body) if any(map(is_public, bound_names(node)))]
+    imports = list(_imports(tree))
+    return Interface(
+        filename,
+        {node.name: _function(node) for node in public if isinstance(node, FunctionNode)},
+        {node.name: _class(node) for node in public if isinstance(node, ast.ClassDef)},
+        frozenset(each.module for each in imports if each.level == 0),
+        frozenset(name for each in imports if each.level for name in each.exercises(filename)),
+    )
+
+
+def unstarted_names(source: str, filename: str = "<source>") -> frozenset[str]:
+    """The public functions and classes in which every public function body still only raises NotImplementedError."""
+    return frozenset(name for name, open_ in _progress(source, filename).items() if open_)
+
+
+def unstarted(source: str, filename: str = "<source>") -> bool:
+    """Whether the file has public functions or methods and every one of them still raises NotImplementedError.
+
+    What a stub holds beside them starts nothing: private helpers, declarations without a body (`...`), classes without
+    methods and given code. Code to be rewritten does: nobody can tell from the file whether it has been.
+    """
+    progress = _progress(source, filename)
+    return bool(progress) and all(progress.values())
+
+
+def forbidden_imports(source: str, packages: Collection[str], filename: str = "<source>") -> list[str]:
+    """The modules that the file imports from these top-level packages, in the order of its lines."""
+    imports = sorted(_imports(parse(source, filename)), key=lambda each: each.line)
+    modules = [each.module for each in imports if each.level == 0 and each.module.partition(".")[0] in packages]
+    return list(dict.fromkeys(modules))
+
+
+def is_public(name: str) -> bool:
+    return not name.startswith("_") or (name.startswith("__") and name.endswith("__"))
+
+
+def is_docstring(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def is_filler(statement: ast.stmt) -> bool:
+    """`pass` or `...`"""
+    return isinstance(statement, ast.Pass) or _is_ellipsis(statement)
+
+
+def is_declaration(function: FunctionNode) -> bool:
+    """Whether the body is only `...`: an overload, a method of a protocol, an abstract method."""
+    body = function.body[is_docstring(function.body[0]) :]
+    return bool(body) and all(map(_is_ellipsis, body))
+
+
+def is_main_guard(statement: ast.stmt) -> bool:
+    """`if __name__ == "__main__":`"""
+    match statement:
+        case ast.If(test=ast.Compare(ast.Name("__name__"), [ast.Eq()], [ast.Constant("__main__")])):
+            return True
+    return False
+
+
+def bound_names(statement: ast.stmt) -> list[str]:
+    """The names that a definition or an assignment binds (`x.attribute = …` binds none)."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Assign(targets=targets):
+            pass
+        case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
+            targets = [target]
+        case _ if isinstance(statement, _TYPE_ALIAS):
+            targets = [statement.name]
+        case _:
+            targets = []
+    nodes = [node for target in targets for node in ast.walk(target)]
+    return [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+
+
+def blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
+    """The blocks of an `if`, `try` or `with` statement in the order of the source, `elif` as one of its own."""
+    match statement:
+        case ast.If(body=body, orelse=[ast.If(col_offset=column) as other]) if column == statement.col_offset:
+            return [body, *blocks(other)]
+        case ast.If(body=body, orelse=orelse):
+            found = [body, orelse]
+        case ast.Try(body=body, handlers=handlers, orelse=orelse, finalbody=finalbody):
+            found = [body, *(handler.body for handler in handlers), orelse, finalbody]
+        case ast.With(body=body):
+            found = [body]
+        case _:
+            found = []
+    return [block for block in found if block]
+
+
+def definitions(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module or class that an import runs, those of `if`, `try` and `with` blocks one by one."""
+    for statement in body:
+        if is_main_guard(statement):
+            continue
+        inner = blocks(statement)
+        for block in inner:
+            yield from definitions(block)
+        if not inner:
+            yield statement
+
+
+def regions(source: str, tree: ast.Module, filename: str) -> list[Region]:
+    """The regions that markers enclose, outside of functions. Raises SourceError for a marker without its partner."""
+    hidden: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, FunctionNode | ast.Constant | ast.JoinedStr):
+            hidden.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    found: list[Region] = []
+    opened: tuple[int, re.Match[str]] | None = None
+    for line, text in enumerate(normalise(source).split("\n"), start=1):
+        marker = None if line in hidden else _MARKER.fullmatch(text.rstrip())
+        if marker is None:
+            continue
+        if not marker[2] and opened is None:
+            opened = line, marker
+        elif marker[2] and opened is not None and opened[1].group(1, 3) == marker.group(1, 3):
+            found.append(Region("given" if marker[3] == "given" else "rewrite", opened[0], line))
+            opened = None
+        else:
+            raise SourceError("this marker has no partner at its depth", filename, line, None, text)
+    if opened is not None:
+        raise SourceError("this marker has no partner at its depth", filename, opened[0], None, opened[1][0])
+    return found
+
+
+@dataclass(frozen=True)
+class _Import:
+    line: int
+    level: int  # 0: absolute; n: relative, with n dots
+    module: str
+    names: tuple[str, ...] = ()
+
+    def exercises(self, filename: str) -> set[str]:
+        """What a relative import names, by path in the tree: "week1/mamba"."""
+        package = PurePosixPath(filename).parts[:-1]
+        climbed = self.level - 1
+        if climbed > len(package):
+            return set()  # beyond the tree, which the import itself refuses
+        path = [*package[: len(package) - climbed], *filter(None, self.module.split("."))]
+        paths = [path] if len(path) > 1 else [[*path, name] for name in self.names]
+        return {"/".join(each[:2]) for each in paths if len(each) > 1}
+
+
+def _imports(tree: ast.Module) -> Iterator[_Import]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (_Import(node.lineno, 0, alias.name) for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                yield _Import(node.lineno, level, module or "", tuple(alias.name for alias in names))
+            case ast.Call(func=ast.Name("import_module" | "__import__") | ast.Attribute(attr="import_module")):
+                named = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
+                match [*node.args, *named]:
+                    case [ast.Constant(str(text)), *_]:
+                        module = text.lstrip(".")
+                        yield _Import(node.lineno, len(text) - len(module), module)
+
+
+def _progress(source: str, filename: str) -> dict[str, bool]:
+    """For every public name that is the student's to write, whether all its code still raises NotImplementedError."""
+    tree = parse(source, filename)
+    try:
+        given = [region for region in regions(source, tree, filename) if region.kind == "given"]
+    except SourceError:
+        given = []  # markers that the student has broken enclose nothing
+    progress: dict[str, bool] = {}
+    for statement in definitions(tree.body):
+        if any(statement in region for region in given):
+            continue
+        for name in filter(is_public, bound_names(statement)):
+            for function in _functions(statement):
+                if not is_declaration(function) and not any(function in region for region in given):
+                    progress[name] = progress.get(name, True) and _is_open(function)
+            if _may_bind_code(statement, name):
+                progress[name] = False
+    return progress
+
+
+def _functions(statement: ast.stmt) -> Iterator[FunctionNode]:
+    """A function itself; the public methods of a class and of the public classes in it."""
+    if isinstance(statement, FunctionNode):
+        yield statement
+    elif isinstance(statement, ast.ClassDef):
+        for member in definitions(statement.body):
+            if any(map(is_public, bound_names(member))):
+                yield from _functions(member)
+
+
+def _is_ellipsis(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and statement.value.value is ...
+    )
+
+
+def _is_open(function: FunctionNode) -> bool:
+    body = function.body[is_docstring(function.body[0]) :]
+    match [each for each in body if not is_filler(each)]:
+        case [ast.Raise(exc=ast.Name("NotImplementedError") | ast.Call(func=ast.Name("NotImplementedError")))]:
+            return True
+    return False
+
+
+def _may_bind_code(statement: ast.stmt, name: str) -> bool:
+    """Whether an assignment may be somebody's work (`attention = _Attention.apply`) rather than a constant or alias."""
+    value = getattr(statement, "value", None)
+    if value is None or name.startswith("_"):
+        return False
+    used = [node.id for node in ast.walk(value) if isinstance(node, ast.Name)]
+    return name.islower() or not all(map(is_public, used))
+
+
+def _function(node: FunctionNode) -> Function:
+    return Function(node.name, _parameters(node.args), _summary(node), node.lineno)
+
+
+def _class(node: ast.ClassDef) -> Class:
+    functions = [each for each in definitions(node.body) if isinstance(each, FunctionNode) and is_public(each.name)]
+    parameters = next((_parameters(each.args, bound=1) for each in functions if each.name == "__init__"), "")
+    return Class(node.name, parameters, _summary(node), node.lineno, {each.name: _function(each) for each in functions})
+
+
+def _parameters(arguments: ast.arguments, bound: int = 0) -> str:
+    """The parameters on one line, without the first `bound` of them."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    no_default: list[ast.expr | None] = [None]
+    defaults = no_default * (len(positional) - len(arguments.defaults)) + arguments.defaults
+    shown = [_parameter(*each) for each in zip(positional, defaults, strict=True)][bound:]
+    if len(arguments.posonlyargs) > bound:
+        shown.insert(len(arguments.posonlyargs) - bound, "/")
+    if arguments.vararg:
+        shown.append("*" + _parameter(arguments.vararg))
+    elif arguments.kwonlyargs:
+        shown.append("*")
+    shown += [_parameter(*each) for each in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    if arguments.kwarg:
+        shown.append("**" + _parameter(arguments.kwarg))
+    return ", ".join(shown)
+
+
+def _parameter(argument: ast.arg, default: ast.expr | None = None) -> str:
+    shown = ast.unparse(argument)
+    if default is None:
+        return shown
+    return f"{shown} = {ast.unparse(default)}" if argument.annotation else f"{shown}={ast.unparse(default)}"
+
+
+def _summary(node: FunctionNode | ast.ClassDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]

@@ -1,0 +1,516 @@
+"""The pytest plugin: options, collection of exercises, fixtures, verdicts, and what stands at the end of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from grading import marks
+from grading.course import Course
+from grading.explanation import Explanation, NotGradableHere, NotOffered, NotStarted, Unmet, show_value
+from grading.interface import SourceError, unstarted
+from grading.records import Grade, Part, Record, Verdict, show_points
+from grading.skeleton import skeleton, test_sources
+from grading.trees import Tree, TreeError, find_tree
+
+if TYPE_CHECKING:
+    from grading.draw import Draw
+    from grading.mistakes import Recogniser
+    from grading.submission import Submission
+
+HISTORY = 60  # answers of earlier tests that help to tell known mistakes apart
+POINTS_MISSING = pytest.ExitCode.TESTS_FAILED
+GRADER_BROKEN = pytest.ExitCode.INTERNAL_ERROR
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("whetstone", "Whetstone: graded exercises")
+    group.addoption(
+        "--impl",
+        metavar="TREE",
+        help="what to grade: exercises (default for pytest exercises/…), solutions (default for pytest tests/…), "
+        "the name of a library under tests/libraries, or the path of a hand-in that holds weekN/NAME.py",
+    )
+    group.addoption(
+        "--prerequisites",
+        metavar="TREE",
+        help="take the exercises that an exercise builds on from this tree, solutions say, instead of its own",
+    )
+    group.addoption(
+        "--isolate",
+        action="store_true",
+        help="run the submission in a child process that can be limited and killed, and that may not read the answers",
+    )
+    group.addoption(
+        "--memory-limit",
+        type=int,
+        default=8192,
+        metavar="MB",
+        help="with --isolate: memory that the submission may ask for (default: 8192; 0 for no limit)",
+    )
+    group.addoption(
+        "--grading-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the graded inputs (default: 0); another one changes every number that a submission is given",
+    )
+    group.addoption("--device", default="cpu", help="where graded inputs are made: cpu (default) or cuda")
+    group.addoption("--report", metavar="DIR", help="write grade.json and the reports drawn from it to this directory")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for description in marks.DESCRIPTIONS:
+        config.addinivalue_line("markers", description)
+    config.addinivalue_line("python_files", "exercises/week*/*.py")
+    course = Course(config.rootpath)
+    config.pluginmanager.register(Grading(config, course), "whetstone")
+
+
+class Grading:
+    """One run of the grader."""
+
+    def __init__(self, config: pytest.Config, course: Course) -> None:
+        self.config, self.course = config, course
+        self.records: list[Record] = []
+        self.problem = ""
+        self.graded_files = 0
+        self._shown: dict[tuple[str, str], str] = {}  # a problem of a whole file is explained once
+        self._history: dict[str, list[Any]] = {}
+        self._recognisers: dict[str, Recogniser] = {}
+        self._executor: Any = None
+        report = config.getoption("--report")
+        self.report = (config.invocation_params.dir / report).resolve() if report else None
+        if self.report is not None and self.report.is_file():
+            raise pytest.UsageError(f"--report {report}: this is a file; give a directory")
+        if config.getoption("--memory-limit") < 0:
+            raise pytest.UsageError(f"--memory-limit {config.getoption('--memory-limit')}: give a number of MB, or 0")
+        try:
+            self.impl = self._tree("--impl")
+            self.lender = self._tree("--prerequisites")
+        except TreeError as error:
+            self.problem = str(error)
+            self.write_reports()
+            raise pytest.UsageError(str(error)) from None
+
+    def _tree(self, option: str) -> Tree | None:
+        name = self.config.getoption(option)
+        return find_tree(self.course, name, self.config.invocation_params.dir, option) if name else None
+
+    def tree_for(self, top: str, exercise: str) -> Tree:
+        """The tree to grade where pytest was pointed at `top`, with its prerequisites."""
+        tree = self.impl or find_tree(self.course, "exercises" if top == "exercises" else "solutions", self.course.root)
+        return tree.lent(exercise, self.lender) if self.lender is not None else tree
+
+    @property
+    def executor(self) -> Any:
+        if self._executor is None:
+            from grading.execution import InProcess, Isolated
+
+            option = self.config.getoption
+            if option("--isolate"):
+                self._executor = Isolated(self.course.private_roots, option("--memory-limit"))
+            else:
+                self._executor = InProcess(live=option("capture") == "no" or option("usepdb"))
+        return self._executor
+
+    def submission(self, item: pytest.Item) -> Submission:
+        from grading.draw import Draw
+        from grading.submission import Submission
+
+        module = graded_module(item)
+        assert module is not None
+        return Submission(
+            module.tree, module.exercise, self.executor, Draw(self.seed, record_id(item)).seed, marks.seconds_of(item)
+        )
+
+    @property
+    def seed(self) -> int:
+        return self.config.getoption("--grading-seed")
+
+    # --- collection ---
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        exercise = self.course.exercise_at(module_path)
+        if exercise is None:
+            return None
+        if exercise not in self.course.exercises:
+            return NothingGraded.from_parent(parent, path=module_path)
+        module = GradedModule.from_parent(parent, path=module_path)
+        module.grading, module.exercise = self, exercise
+        module.tree = self.tree_for(module_path.relative_to(self.course.root).parts[0], exercise)
+        self.graded_files += 1
+        return module
+
+    # --- running ---
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        module = graded_module(item)
+        if module is None:
+            return
+        if module.absent is not None:
+            raise module.absent
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            import hypothesis
+
+            hypothesis.seed(self.seed)(item.obj)  # type: ignore[attr-defined]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+        result = yield
+        if graded_module(pyfuncitem) is not None:
+            parts = pyfuncitem.stash.get(PARTS, None)
+            if parts is not None:
+                parts.settle()
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        module = graded_module(item)
+        if module is None or (call.excinfo is None and call.when != "call") or call.when == "teardown":
+            return report
+        if call.excinfo is not None and isinstance(call.excinfo.value, (KeyboardInterrupt, pytest.exit.Exception)):
+            return report
+        record = self.judge(item, module, call)
+        report.whetstone = record.to_dict()
+        report.user_properties += [("points", record.points), ("max_points", record.max_points)]
+        report.user_properties += [("verdict", record.verdict)]
+        if record.mistake:
+            report.user_properties.append(("mistake", record.mistake))
+        if record.verdict == "failed":
+            report.longrepr = self.long_text(record)
+            report.sections.clear()
+        elif report.skipped:
+            report.longrepr = (str(module.path), record.line or 0, record.reason)
+        return report
+
+    def judge(self, item: pytest.Item, module: GradedModule, call: pytest.CallInfo[None]) -> Record:
+        error = call.excinfo.value if call.excinfo is not None else None
+        verdict, explanation = self.verdict(item, error)
+        max_points, shares = marks.points_of(item)
+        parts: dict[str, Part] = {}
+        if shares:
+            earned = item.stash[PARTS].earned if PARTS in item.stash else set()
+            parts = {name: Part(share if name in earned else 0.0, share) for name, share in shares.items()}
+        points = max_points if verdict == "passed" else sum(part.points for part in parts.values())
+        mistake = self.mistake(item, module) if verdict == "failed" else None
+        section = (mistake and mistake.handout) or marks.section_of(item)
+        handout = module.handout + (f"#{section}" if section else "")
+        likely = mistake.explanation if mistake else ""
+        line, source = test_sources(self.course.tests(module.exercise)).get(item.originalname, (None, ""))  # type: ignore[attr-defined]
+        observed = item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
+        return Record(
+            id=record_id(item),
+            title=title(item),
+            verdict=verdict,
+            points=points,
+            max_points=max_points,
+            seconds=round(call.duration, 6),
+            message=explanation.with_(likely=likely, handout=handout).text() if explanation.reason else "",
+            reason=explanation.reason,
+            mistake=mistake.name if mistake else None,
+            handout=handout,
+            parts=parts,
+            figures=dict(item.stash.get(FIGURES, {})),
+            output="".join(got.printed for got in observed)[:20_000],
+            test_code=source,
+            line=line,
+        )
+
+    def verdict(self, item: pytest.Item, error: BaseException | None) -> tuple[Verdict, Explanation]:
+        """What an exception says about the submission, or about us."""
+        match error:
+            case None:
+                return "passed", Explanation("")
+            case Unmet():
+                observed = item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
+                last = observed[-1].explain("") if observed else Explanation("")
+                return "failed", error.explanation.with_(called=last.called, printed=last.printed)
+            case NotStarted():
+                return "not started", Explanation(str(error))
+            case NotOffered():
+                return "not offered", Explanation(str(error))
+            case NotGradableHere() | pytest.skip.Exception():
+                return "not gradable here", Explanation(str(error))
+        observed = item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if not observed:
+            return "error", Explanation(f"the grader broke: {line}")
+        # Something came back that the test did not foresee: a list without .shape, say.
+        last = observed[-1]
+        came = f"{show_value(last.result.output)}\nwhich could not be judged ({line})"
+        if isinstance(error, AssertionError):
+            came = str(error)
+        return "failed", last.explain(came.splitlines()[0] if came else line, came=came)
+
+    def mistake(self, item: pytest.Item, module: GradedModule) -> Any:
+        """The known mistake that explains what the test saw, if exactly one does."""
+        if SUBMISSION not in item.stash:
+            return None
+        observed = item.stash[SUBMISSION].observed
+        if not observed:
+            return None
+        if module.exercise not in self._recognisers:
+            from grading.mistakes import Recogniser
+
+            self._recognisers[module.exercise] = Recogniser(self.course, module.exercise)
+        try:
+            return self._recognisers[module.exercise].recognise(observed, self._history.get(module.exercise, []))
+        except Exception as error:  # a guess that fails must not cost the run
+            warnings.warn(f"looking for a known mistake failed: {type(error).__name__}: {error}", stacklevel=2)
+            return None
+
+    def remember(self, submission: Submission) -> None:
+        """Keep what a test saw, for telling mistakes apart later."""
+        history = self._history.setdefault(submission.exercise, [])
+        history += [got for got in submission.observed[-2:] if not got.request.count]
+        del history[:-HISTORY]
+
+    def long_text(self, record: Record) -> str:
+        """The failure as the terminal shows it; a problem of the whole file stands in full once."""
+        head = f"{record.title}   {show_points(record.points)} of {show_points(record.max_points)} points"
+        key = record.exercise, record.reason
+        if key in self._shown and "called" not in record.message:
+            return f"{head}\n{record.reason} (see {self._shown[key]})"
+        self._shown.setdefault(key, record.test)
+        return f"{head}\n\n{record.message}"
+
+    # --- the end ---
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = getattr(report, "whetstone", None)
+        if data is not None:
+            self.records.append(Record.from_dict(data))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._executor is not None:
+            self._executor.close()
+        if hasattr(self.config, "workerinput"):  # an xdist worker: its controller reports
+            return
+        if self.records and session.exitstatus in (pytest.ExitCode.OK, POINTS_MISSING):
+            grade = self.grade()
+            if grade.count("error"):
+                session.exitstatus = GRADER_BROKEN
+            elif not grade.complete:
+                session.exitstatus = POINTS_MISSING
+        self.write_reports()
+
+    def write_reports(self) -> None:
+        if self.report is None or hasattr(self.config, "workerinput"):
+            return
+        from grading.reports import write_reports
+
+        write_reports(self.grade(), self.report)
+
+    def grade(self) -> Grade:
+        position = {name: number for number, name in enumerate(self.course.exercises)}
+        ordered = sorted(self.records, key=lambda record: (position.get(record.exercise, 0), record.line or 0))
+        return Grade(
+            tuple(ordered),
+            implementation=self.config.getoption("--impl") or "exercises",
+            seed=self.seed,
+            environment=environment(),
+            problem=self.problem,
+        )
+
+    def pytest_report_header(self) -> str | None:
+        where = "in a child process" if self.config.getoption("--isolate") else "in this process"
+        impl = self.config.getoption("--impl") or "exercises (solutions below tests/)"
+        return f"whetstone: grading {impl} {where}, seed {self.seed}"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        data = getattr(report, "whetstone", None)
+        if data is None or data["verdict"] in ("passed", "failed", "error"):
+            return None
+        letter = {"not started": "-", "inconclusive": "?"}.get(data["verdict"], "s")
+        return data["verdict"], letter, data["verdict"].upper()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.records:
+            return
+        from grading.reports.terminal import next_step, points_table
+
+        grade = self.grade()
+        terminalreporter.section("points")
+        for line in points_table(grade, min(terminalreporter._tw.fullwidth, 100)):
+            terminalreporter.write_line(line)
+        if step := next_step(grade):
+            terminalreporter.write_line("")
+            terminalreporter.write_line(step)
+        if self.config.getoption("reportchars") == "fE":
+            terminalreporter.reportchars = ""  # pytest's own short summary would say it all once more
+        if self.report is not None:
+            terminalreporter.write_line(f"Reports: {os.path.relpath(self.report, self.config.invocation_params.dir)}")
+
+
+class GradedModule(pytest.Module):
+    """The graded tests of one exercise, collected at the path of the exercise or of the tests."""
+
+    grading: Grading
+    exercise: str
+    tree: Tree
+    absent: pytest.skip.Exception | None = None  # why none of the tests needs to run
+
+    @property
+    def handout(self) -> str:
+        course = self.grading.course
+        path = course.handout(self.exercise)
+        return path.relative_to(course.root).as_posix()
+
+    def _getobj(self) -> Any:
+        tests = self.grading.course.tests(self.exercise)
+        self.absent = self._absent()
+        if self.absent is not None and (module := skeleton(tests)) is not None:
+            return module
+        load_hypothesis_profile()
+        return importlib.import_module(f"tests.{self.exercise.replace('/', '.test_')}")
+
+    def _absent(self) -> pytest.skip.Exception | None:
+        path = self.tree.file(self.exercise)
+        if path is None and self.tree.library:
+            return NotOffered(f"{self.tree.name} does not offer {self.exercise}")
+        if path is None:
+            return NotStarted(f"there is no {self.exercise}.py in {self.tree.name}")
+        try:
+            return NotStarted("not started") if unstarted(path.read_text("utf-8", "replace")) else None
+        except SourceError:
+            return None  # each test will say it
+
+
+class NothingGraded(pytest.File):
+    """A Python file beside the exercises that has no graded tests."""
+
+    def collect(self) -> list[pytest.Item]:
+        return []
+
+
+class Parts:
+    """Partial credit: the named parts of a test, each earned on its own."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+        self.earned: set[str] = set()
+        self.entered: set[str] = set()
+        self.failures: list[Unmet] = []
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if name not in self.names:
+            raise ValueError(f"part({name!r}): the points mark names {', '.join(sorted(self.names)) or 'no parts'}")
+        first = name not in self.entered
+        self.entered.add(name)
+        try:
+            yield
+        except Unmet as failure:
+            self.earned.discard(name)
+            self.failures.append(failure)
+        else:
+            if first:
+                self.earned.add(name)
+
+    def settle(self) -> None:
+        """Fail the test if a part failed, or was never tried."""
+        if self.failures:
+            raise self.failures[0]
+        if missing := self.names - self.entered:
+            raise RuntimeError(f"parts that the test never tried: {', '.join(sorted(missing))}")
+
+
+PARTS = pytest.StashKey[Parts]()
+SUBMISSION = pytest.StashKey[Any]()
+FIGURES = pytest.StashKey[dict[str, Any]]()
+
+
+@pytest.fixture
+def submission(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Submission]:
+    """The exercise under test: `call`, `make` and `run` ask it for something and give plain data back."""
+    grading: Grading = pytestconfig.pluginmanager.get_plugin("whetstone")
+    made = request.node.stash[SUBMISSION] = grading.submission(request.node)
+    yield made
+    grading.remember(made)
+
+
+@pytest.fixture
+def draw(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Draw:
+    """Inputs from the grading seed: `draw.normal(2, 3, dtype="float16")` and the like."""
+    from grading.draw import Draw
+
+    grading: Grading = pytestconfig.pluginmanager.get_plugin("whetstone")
+    return Draw(grading.seed, record_id(request.node), pytestconfig.getoption("--device"))
+
+
+@pytest.fixture
+def part(request: pytest.FixtureRequest) -> Callable[[str], contextlib.AbstractContextManager[None]]:
+    """Partial credit: `with part("gradients"): …` earns the points that the mark gives that name."""
+    parts = request.node.stash[PARTS] = Parts(set(marks.points_of(request.node)[1]))
+    return parts
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What a test measured, for the records: `figures["flops"] = got.counts["flops"]`."""
+    return request.node.stash.setdefault(FIGURES, {})
+
+
+def graded_module(item: pytest.Item) -> GradedModule | None:
+    return item.getparent(GradedModule)
+
+
+def record_id(item: pytest.Item) -> str:
+    module = graded_module(item)
+    return f"{module.exercise if module else item.nodeid.partition('::')[0]}::{item.name}"
+
+
+def title(item: pytest.Item) -> str:
+    """The first line of the test's docstring, or its name in words, with its parameters."""
+    docstring = (getattr(item, "obj", None).__doc__ or "").strip()
+    words = docstring.splitlines()[0].rstrip(".") if docstring else item.originalname.removeprefix("test_").replace("_", " ")  # type: ignore[attr-defined]
+    parameters = item.name.partition("[")
+    return f"{words} {parameters[1]}{parameters[2]}".strip()
+
+
+def load_hypothesis_profile() -> None:
+    """Property tests without a clock and without a memory: the same examples for the same seed."""
+    import hypothesis
+
+    hypothesis.settings.register_profile(
+        "whetstone",
+        deadline=None,
+        database=None,
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=[
+            hypothesis.HealthCheck.function_scoped_fixture,
+            hypothesis.HealthCheck.too_slow,
+            hypothesis.HealthCheck.differing_executors,
+        ],
+    )
+    hypothesis.settings.load_profile("whetstone")
+
+
+def environment() -> dict[str, str]:
+    """What a grade was made with. Versions are read from metadata, so that nothing is imported for it."""
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in ("torch", "transformers", "pytest"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        found["gpu"] = sys.modules["torch"].cuda.get_device_name()
+    return found

@@ -1,0 +1,162 @@
+"""index.html: the whole grade as one page that needs neither network nor scripts, in light, in dark and on paper."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from grading.records import Grade, Record, Tally, Verdict, show_points
+from grading.reports.terminal import next_step
+from grading.reports.text import one_line, plain
+from grading.reports.wording import explanation, nothing, state, ungraded
+
+STYLE = Path(__file__).with_name("page.css")
+
+LOOKS: dict[Verdict, tuple[str, str]] = {  # a class and a sign
+    "passed": ("passed", "✓"),
+    "failed": ("failed", "✗"),
+    "not started": ("unstarted", "○"),
+    "not offered": ("uncounted", "–"),
+    "not gradable here": ("uncounted", "–"),
+    "inconclusive": ("uncounted", "?"),
+    "error": ("error", "!"),
+}
+
+
+def render(grade: Grade) -> str:
+    exercises = list(enumerate(grade.by_exercise().items(), 1))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{show_points(grade.points)} of {show_points(grade.max_points)} points</title>
+<style>
+{STYLE.read_text(encoding="utf-8").strip()}
+</style>
+</head>
+<body>
+<header>
+{_head(grade)}
+</header>
+<main>
+<table>
+<caption>Points by exercise</caption>
+<thead><tr><th scope="col">Exercise</th><td></td><th scope="col">Points</th></tr></thead>
+<tbody>
+{_lines(_row(number, name, tally) for number, (name, tally) in exercises)}
+</tbody>
+</table>
+{_lines(_exercise(number, name, tally) for number, (name, tally) in exercises)}
+</main>
+<footer>
+{_about(grade)}
+</footer>
+</body>
+</html>
+"""
+
+
+def _head(grade: Grade) -> str:
+    left_out = ", ".join(ungraded(grade))
+    return _lines(
+        [
+            f'<h1>{_number(grade.points)} <span class="muted">of {_number(grade.max_points)} points</span></h1>',
+            _bar(grade),
+            f'<p class="advice">{_text(next_step(grade) or nothing(grade))}</p>',
+            f'<p class="muted">Not counted: {_text(left_out)}.</p>' if left_out else "",
+        ]
+    )
+
+
+def _row(number: int, name: str, tally: Tally) -> str:
+    link = f'<a href="#exercise-{number}">{_text(name)}</a> <span class="muted">{_text(state(tally))}</span>'
+    return f'<tr><th scope="row">{link}</th><td>{_bar(tally)}</td><td>{_points(tally)}</td></tr>'
+
+
+def _exercise(number: int, name: str, tally: Tally) -> str:
+    # The anchor lies inside, because a browser unfolds what a link leads into.
+    unfolded = " open" if tally.count("failed") or tally.count("error") else ""
+    return _lines(
+        [
+            f'<details class="exercise"{unfolded}><summary><h2>{_text(name)}</h2> {_points(tally)}</summary>',
+            f'<div id="exercise-{number}">',
+            *(_test(record) for record in tally.records),
+            "</div></details>",
+        ]
+    )
+
+
+def _test(record: Record) -> str:
+    look, sign = LOOKS[record.verdict]
+    return _lines(
+        [
+            f'<details class="test {look}"><summary><span class="sign" aria-hidden="true">{sign}</span>',
+            f'<span class="title">{_text(record.title)}</span>',
+            f'<span class="verdict">{record.verdict}</span> {_points(record)}</summary>',
+            '<div class="body">',
+            _block("message", explanation(record)),
+            _facts(record),
+            _block("output", record.output, "Printed by the submission"),
+            _block("code", record.test_code, "The test"),
+            "</div></details>",
+        ]
+    )
+
+
+def _facts(record: Record) -> str:
+    return _pairs(
+        {
+            "Known mistake": record.mistake,
+            "Read": record.handout,
+            **{name: _figure(value) for name, value in record.figures.items()},
+            "Time": f"{record.seconds:.2f} s" if record.seconds else "",
+        }
+    )
+
+
+def _figure(value: float | int | str) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _about(grade: Grade) -> str:
+    return _pairs({"Graded": grade.implementation, "Seed": str(grade.seed), **grade.environment})
+
+
+def _pairs(facts: Mapping[str, str | None]) -> str:
+    pairs = (f"<div><dt>{_text(name)}</dt> <dd>{_text(value)}</dd></div>" for name, value in facts.items() if value)
+    return f"<dl>{''.join(pairs)}</dl>"
+
+
+def _block(name: str, text: str, heading: str = "") -> str:
+    """Preformatted text under its heading. HTML drops the newline after the tag, not one that the text begins with."""
+    if not text:
+        return ""
+    title = f"<h3>{heading}</h3>" if heading else ""
+    return f'{title}<pre class="{name}">\n{html.escape(plain(text))}</pre>'
+
+
+def _points(of: Tally | Record) -> str:
+    left_out = isinstance(of, Record) and not of.counted
+    shown = f"{_number(of.max_points)} not counted" if left_out else f"{_number(of.points)} / {_number(of.max_points)}"
+    return f'<span class="points">{shown}</span>'
+
+
+def _number(points: float) -> str:
+    return f'<data value="{points}">{show_points(points)}</data>'
+
+
+def _bar(tally: Tally) -> str:
+    """Drawn only: the numbers beside it say the same."""
+    share = tally.points / tally.max_points if tally.max_points else 0
+    return f'<span class="bar" aria-hidden="true"><span style="width: {share:.1%}"></span></span>'
+
+
+def _text(text: str) -> str:
+    return html.escape(one_line(text))
+
+
+def _lines(parts: Iterable[str]) -> str:
+    return "\n".join(filter(None, parts))

@@ -1,0 +1,82 @@
+"""summary.md: GitHub-flavoured Markdown for the summary page of a CI job."""
+
+from __future__ import annotations
+
+import html
+
+from grading.records import Grade, Record, Tally, show_points
+from grading.reports.text import cut, fence, fitted, markdown, one_line
+from grading.reports.wording import amount, count, explanation, label, nothing, score, state
+
+SIZE = 1_000_000  # bytes; GitHub drops a summary of more than 1 MiB
+
+
+def render(grade: Grade) -> str:
+    return fitted(lambda limit: _summary(grade, limit), SIZE)
+
+
+def _summary(grade: Grade, limit: int) -> str:
+    environment = (f"{name} {version}" for name, version in grade.environment.items())
+    blocks = [
+        f"## {show_points(grade.points)} of {show_points(grade.max_points)} points",
+        nothing(grade) or _table(grade),
+        *_errors(grade, limit),
+        *_lost(grade, limit),
+        *_ungraded(grade),
+        markdown(", ".join([f"Graded: {grade.implementation}", f"seed {grade.seed}", *environment])),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(grade: Grade) -> str:
+    rows = ["| Exercise | Points | |", "|:--|--:|:--|"]
+    for exercise, tally in grade.by_exercise().items():
+        rows.append(f"| {markdown(exercise)} | {score(tally)} | {markdown(state(tally))} |")
+    return "\n".join([*rows, f"| **Total** | **{score(grade)}** | |"])
+
+
+def _errors(grade: Grade, limit: int) -> list[str]:
+    errors = [record for record in grade.records if record.verdict == "error"]
+    if not errors:
+        return []
+    heading = f"### {count(len(errors), 'grader error').capitalize()}: not the submission's fault"
+    return [heading, *(_details(f"{record.exercise}: {label(record)}", [_message(record, limit)]) for record in errors)]
+
+
+def _lost(grade: Grade, limit: int) -> list[str]:
+    blocks = []
+    for exercise, tally in grade.by_exercise().items():
+        failed = [record for record in tally.records if record.verdict == "failed"]
+        unstarted = [record for record in tally.records if record.verdict == "not started"]
+        inside = [f"**{markdown(record.title)}** ({score(record)})\n\n{_message(record, limit)}" for record in failed]
+        if unstarted:
+            points = amount(Tally(tuple(unstarted)).max_points)
+            inside.append(f"Not started: {count(len(unstarted), 'test')}, {points}.")
+        if inside:
+            lost = amount(tally.max_points - tally.points)
+            blocks.append(_details(f"{exercise}: {lost} lost", inside))
+    return ["### Points to earn", *blocks] if blocks else []
+
+
+def _ungraded(grade: Grade) -> list[str]:
+    records = [record for record in grade.records if not record.counted and record.verdict != "error"]
+    if not records:
+        return []
+    rows = ["| Test | Points | Why |", "|:--|--:|:--|"]
+    for record in records:
+        why = f"{record.verdict}: {record.reason}" if record.reason else record.verdict
+        cells = [markdown(f"{record.exercise}: {record.title}"), show_points(record.max_points), markdown(why)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return [
+        "### Not counted",
+        _details(f"{amount(Tally(tuple(records)).ungraded_points)} could not be graded here", ["\n".join(rows)]),
+    ]
+
+
+def _details(title: str, blocks: list[str]) -> str:
+    """A folded block; the blank lines let Markdown begin again inside it."""
+    return "\n\n".join([f"<details><summary>{html.escape(one_line(title))}</summary>", *blocks, "</details>"])
+
+
+def _message(record: Record, limit: int) -> str:
+    return fence(cut(explanation(record), limit))

@@ -1,0 +1,83 @@
+"""Text made safe to show, cut to a limit, written as JSON: all that reports do to what students control."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+_ANSI = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # control sequences: colours, cursor movements
+    r"|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"  # command strings: window titles, hyperlinks
+    r"|[ -/]*[0-~])"  # everything shorter
+)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+_SHOWN: dict[int, int | str] = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},  # ␀ … ␟
+    0x7F: 0x2421,  # ␡
+    **dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd"),
+    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),  # they reorder the text around them
+    **dict.fromkeys([0x2028, 0x2029], "\n"),
+}
+
+
+def plain(text: str) -> str:
+    """The text without terminal escapes, its other control characters made visible; only tabs and newlines remain."""
+    return _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_SHOWN)
+
+
+def one_line(text: str) -> str:
+    return " ".join(plain(text).split())
+
+
+def cut(text: str, limit: int, note: str = "\n[cut: too long to show here]") -> str:
+    """At most `limit` characters of the text; where some are missing, the note says so within the limit."""
+    if len(text) <= limit:
+        return text
+    return text[: limit - len(note)] + note if limit > len(note) else ""
+
+
+def fitted(render: Callable[[int], str], size: int) -> str:
+    """What `render(limit)` gives in at most `size` bytes, with the most generous limit on the length of one message.
+
+    Raises ValueError where even a text without messages is larger.
+    """
+    for limit in (16_000, 4_000, 1_000, 250, 0):
+        text = render(limit)
+        if len(text.encode()) <= size:
+            return text
+    raise ValueError(f"the report must fit into {size} bytes, and takes {len(text.encode())} without its messages")
+
+
+def markdown(text: str) -> str:
+    """One line of text as Markdown that reads the same, also in a cell of a table."""
+    return re.sub(r"[\\`*_\[\]<>|~&$]", r"\\\g<0>", one_line(text))
+
+
+def fence(text: str) -> str:
+    """The text as a fenced code block that no run of backticks in it can close."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return f"{ticks}text\n{plain(text)}\n{ticks}"
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    """Standard JSON in readable Unicode.
+
+    Floats that JSON lacks become the strings NaN, Infinity and -Infinity, as in the JSON form of Protocol Buffers.
+    """
+    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return _SURROGATES.sub(lambda lone: f"\\u{ord(lone[0]):04x}", text)  # UTF-8 cannot hold them, an escape can
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -1,0 +1,98 @@
+"""The words of all reports: what an exercise has come to, what a test is called, what the student reads about it."""
+
+from __future__ import annotations
+
+from grading.records import Grade, Record, Tally, show_points
+from grading.reports.text import cut, one_line, plain
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def amount(points: float) -> str:
+    shown = show_points(points)
+    return f"{shown} point" if shown == "1" else f"{shown} points"
+
+
+def state(tally: Tally) -> str:
+    """What an exercise has come to and what of it was not graded: `3 tests to go, 4 points need a GPU`."""
+    if tally.records and tally.count("not offered") == len(tally.records):
+        return "not offered"
+    return ", ".join(filter(None, [progress(tally), *ungraded(tally)]))
+
+
+def progress(tally: Tally) -> str:
+    """How far the tests that were graded have come: `not started`, `3 tests to go`, `done`; empty where none was."""
+    words = [count(tally.count("error"), "grader error")] if tally.count("error") else []
+    counted = sum(record.counted for record in tally.records)
+    if to_go := tally.count("failed") + tally.count("not started"):
+        words.append("not started" if tally.count("not started") == counted else f"{count(to_go, 'test')} to go")
+    elif counted and not words:
+        words.append("done")
+    return ", ".join(words)
+
+
+def ungraded(tally: Tally) -> list[str]:
+    """What says nothing about the submission, a phrase for each cause: `4 points need a GPU`, `1 point inconclusive`.
+
+    Errors of the grader are not among them: reports show those on their own.
+    """
+    causes: dict[str, list[Record]] = {}
+    for record in tally.records:
+        if not record.counted and record.verdict != "error":
+            reason = one_line(record.reason)
+            causes.setdefault(reason if reason.startswith("needs ") else record.verdict, []).append(record)
+    phrases = []
+    for cause, records in causes.items():
+        points = Tally(tuple(records)).ungraded_points
+        what = amount(points) if points else count(len(records), "test")
+        if cause.startswith("needs ") and not what.startswith("1 "):
+            cause = cause.replace("needs", "need", 1)
+        phrases.append(f"{what} {cause}")
+    return phrases
+
+
+def nothing(grade: Grade) -> str:
+    """Why there is no record; empty where there is one."""
+    if grade.records:
+        return ""
+    return f"Nothing was graded: {one_line(grade.problem)}" if grade.problem else "Nothing was graded: no test was run."
+
+
+def label(record: Record) -> str:
+    """The title, and why it counts for nothing where it does."""
+    title = one_line(record.title)
+    if record.counted:
+        return title
+    if record.verdict == "error":
+        cause = "grader error"
+    else:
+        cause = ": ".join(filter(None, [record.verdict, cut(one_line(record.reason), 120, "...")]))
+    return f"{title} ({cause}; {amount(record.max_points)} not counted)"
+
+
+def score(of: Tally | Record) -> str:
+    """`1.5 / 2`."""
+    return f"{show_points(of.points)} / {show_points(of.max_points)}"
+
+
+def explanation(record: Record) -> str:
+    """What the student reads about one test, several lines; empty where it passed."""
+    if record.verdict == "passed":
+        return ""
+    paragraphs = []
+    if record.verdict == "error":
+        paragraphs.append(f"The grader itself broke here, not your code: {amount(record.max_points)} not counted.")
+    elif not record.counted:
+        paragraphs.append(f"{record.verdict.capitalize()}: {amount(record.max_points)} not counted.")
+    if record.reason not in record.message:
+        paragraphs.append(plain(record.reason))
+    paragraphs.append(plain(record.message).strip("\n"))
+    if record.parts and record.counted:
+        shares = (
+            f"{one_line(name)} {show_points(part.points)}/{show_points(part.max_points)}"
+            for name, part in record.parts.items()
+        )
+        paragraphs.append(f"Points: {', '.join(shares)}")
+    return "\n\n".join(filter(None, paragraphs)) or record.verdict.capitalize()

@@ -1,0 +1,69 @@
+"""What the grader's own tests share: a toy course with one small exercise, and ways to grade it as people do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOY = Path(__file__).parent / "course"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished pytest process."""
+
+    status: int
+    text: str
+    folder: Path  # of its reports
+
+    @property
+    def grade(self) -> dict[str, Any]:
+        return json.loads((self.folder / "grade.json").read_text("utf-8"))
+
+    def record(self, test: str) -> dict[str, Any]:
+        (found,) = [each for each in self.grade["records"] if each["id"].endswith(f"::{test}")]
+        return found
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A copy of the toy course that a test may change."""
+    return shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+
+
+@pytest.fixture
+def run_pytest(tmp_path: Path) -> Callable[..., Run]:
+    """`run_pytest(course, "exercises", "--impl", "solutions")`: pytest in a process of its own, 80 columns wide."""
+
+    def run(course: Path, *arguments: str) -> Run:
+        folder = tmp_path / "report"
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, "--report", str(folder)]
+        done = subprocess.run(command, cwd=course, env=environment(), capture_output=True, text=True, timeout=300)
+        return Run(done.returncode, done.stdout + done.stderr, folder)
+
+    return run
+
+
+def environment() -> dict[str, str]:
+    """This one's, with the grader on the path, and a terminal that is the same everywhere."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    return {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def write_hand_in(folder: Path, **files: str) -> Path:
+    """A tree with these exercises: `write_hand_in(path, mean=source)` writes week1/mean.py."""
+    for name, source in files.items():
+        path = folder / "week1" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, "utf-8")
+    return folder

@@ -1,0 +1,280 @@
+"""The examples for GitHub and Gradescope work: each is run as those run it, on the toy course."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.grading.conftest import ROOT, TOY, environment
+
+GITHUB = ROOT / "examples" / "github"
+GRADESCOPE = ROOT / "examples" / "gradescope"
+WORKFLOWS = sorted(GITHUB.glob("*.yml"))
+
+SOLUTION = (TOY / "solutions/week1/mean.py").read_text("utf-8")
+ANSWERS = {
+    "right": SOLUTION,
+    "half right": SOLUTION.replace("raise ValueError", "raise KeyError"),
+    "not started": (TOY / "exercises/week1/mean.py").read_text("utf-8"),
+}
+
+
+@pytest.fixture
+def course(toy: Path) -> Path:
+    """The toy course with the grader and the examples in it, set up with the Python that runs this test."""
+    for name in ("Makefile", "constraints.txt", "pyproject.toml"):
+        shutil.copy2(ROOT / name, toy)
+    for name in ("examples", "grading"):
+        shutil.copytree(ROOT / name, toy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    set_up(toy)
+    return toy
+
+
+def set_up(root: Path) -> None:
+    """Put in place what `make setup` makes, so that it has nothing left to do."""
+    write(root / ".venv/bin/python", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (root / ".venv/bin/python").chmod(0o755)
+    write(root / ".venv/ready", "")
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+def shell(**more: str) -> dict[str, str]:
+    """The environment of a fresh shell, in which `make setup` fails at once where it would have something to do."""
+    return environment() | {"MAKEFLAGS": "PYTHON=no-real-set-up"} | more
+
+
+def points(course: Path) -> tuple[float, float]:
+    """The points of the last run and how many there were, as its own report has them."""
+    grade = json.loads((course / "report/grade.json").read_text("utf-8"))
+    return grade["points"], grade["max_points"]
+
+
+# --- GitHub ---
+
+
+@dataclass
+class Job:
+    """What became of a workflow's only job."""
+
+    failed: bool = False
+    summary: str = ""
+    log: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)  # by the expression that names them: steps.ID.outputs.NAME
+
+
+def load(workflow: Path) -> dict[str, Any]:
+    # YAML 1.1 reads `on` as true; GitHub does not, and nothing here needs that key.
+    return yaml.safe_load(workflow.read_text("utf-8"))
+
+
+def job_of(workflow: Path) -> dict[str, Any]:
+    (job,) = load(workflow)["jobs"].values()
+    return job
+
+
+def run_job(workflow: Path, root: Path) -> Job:
+    """Run the `run:` steps as GitHub's runner does: by `bash -e`, and after a failure only those that run always."""
+    job = Job()
+    summary, output = root.parent / "summary", root.parent / "output"
+    summary.touch()
+    for step in job_of(workflow)["steps"]:
+        if "run" not in step or (job.failed and step.get("if") != "always()"):
+            continue
+        output.write_text("")
+        ran = subprocess.run(
+            ["bash", "-e", "-c", step["run"]],
+            cwd=root,
+            env=shell(GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(output)),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        job.failed |= ran.returncode != 0
+        job.log += ran.stdout
+        for line in output.read_text().splitlines():
+            name, _, value = line.partition("=")
+            job.outputs[f"steps.{step['id']}.outputs.{name}"] = value
+    job.summary = summary.read_text()
+    return job
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_follow_githubs_schema(workflow: Path) -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    checked = subprocess.run([*check, str(workflow)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_to_a_major_version(workflow: Path) -> None:
+    used = [step["uses"] for step in job_of(workflow)["steps"] if "uses" in step]
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@v\d+", action)] == []
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_the_workflow_fails_while_points_are_missing(course: Path, answer: str) -> None:
+    write(course / "exercises/week1/mean.py", ANSWERS[answer])
+    job = run_job(GITHUB / "grade.yml", course)
+    assert job.failed == (answer != "right"), job.log
+    assert job.summary == (course / "report/summary.md").read_text("utf-8") != ""
+    (kept,) = [step for step in job_of(GITHUB / "grade.yml")["steps"] if "upload-artifact" in step.get("uses", "")]
+    assert kept["if"] == "always()"
+    report = course / kept["with"]["path"]
+    assert {"grade.json", "index.html", "junit.xml"} <= {path.name for path in report.iterdir()}
+
+
+def test_the_workflow_says_so_when_nothing_was_graded(course: Path) -> None:
+    shutil.rmtree(course / ".venv")
+    job = run_job(GITHUB / "grade.yml", course)
+    assert job.failed
+    assert "Nothing was graded" in job.summary
+
+
+def test_classrooms_reporter_recognises_the_workflow() -> None:
+    workflow = load(GITHUB / "classroom.yml")
+    assert workflow["name"] == "Autograding Tests"
+    assert list(workflow["jobs"]) == ["run-autograding-tests"]
+
+
+@pytest.mark.parametrize("answer", ["half right", "not started"])
+def test_classrooms_reporter_gets_the_points(course: Path, answer: str) -> None:
+    write(course / "exercises/week1/mean.py", ANSWERS[answer])
+    job = run_job(GITHUB / "classroom.yml", course)
+    assert not job.failed, job.log
+    reporter = job_of(GITHUB / "classroom.yml")["steps"][-1]
+    (runner,) = reporter["with"]["runners"].split(",")
+    expression = reporter["env"][f"{runner.upper()}_RESULTS"]
+    results = json.loads(base64.b64decode(job.outputs[expression.strip("${} ")]))
+    earned, offered = points(course)
+    assert results["max_score"] == offered
+    assert sum(test["score"] for test in results["tests"]) == earned < offered
+    assert job.summary
+
+
+# --- Gradescope ---
+
+
+@pytest.fixture
+def autograder(course: Path, tmp_path: Path) -> Path:
+    """The folder that Gradescope makes of the archive that the README's command makes."""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "x"]):
+        subprocess.run([*git, *command], cwd=course, check=True, env=shell())
+    (command,) = re.findall(r"```sh\n(.*?)```", (GRADESCOPE / "README.md").read_text("utf-8"), re.DOTALL)
+    subprocess.run(["bash", "-e", "-c", command], cwd=course, check=True, env=shell())
+    folder = tmp_path / "autograder"
+    with zipfile.ZipFile(course / "autograder.zip") as archive:
+        archive.extractall(folder / "source")
+    shutil.rmtree(course)
+    shutil.copyfile(folder / "source/run_autograder", folder / "run_autograder")
+    (folder / "run_autograder").chmod(0o755)
+    (folder / "submission").mkdir()
+    (folder / "results").mkdir()
+    set_up(folder / "source/course")
+    return folder
+
+
+def run_autograder(folder: Path) -> dict[str, Any]:
+    """What Gradescope reads after a submission."""
+    command, env = [str(folder / "run_autograder")], shell(AUTOGRADER=str(folder))
+    ran = subprocess.run(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert ran.returncode == 0, ran.stdout
+    return json.loads((folder / "results/results.json").read_text("utf-8"))
+
+
+def gathered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The tree that run_autograder makes of a submission: each file's text by its path."""
+    monkeypatch.setenv("AUTOGRADER", str(folder))
+    tree = folder / "tree"
+    runpy.run_path(str(folder / "run_autograder"))["gather"](tree)
+    return {path.relative_to(tree).as_posix(): path.read_text() for path in tree.rglob("*.py")}
+
+
+def test_gradescope_gets_the_points(autograder: Path) -> None:
+    write(autograder / "submission/mean.py", ANSWERS["half right"])
+    results = run_autograder(autograder)
+    earned, offered = points(autograder / "source/course")
+    assert results["score"] == earned
+    assert 0 < earned < offered == sum(test["max_score"] for test in results["tests"])
+
+
+@pytest.mark.parametrize("place", ["mean.py", "week1/mean.py", "my work/week1/mean.py"])
+def test_gradescope_takes_single_files_and_folders(
+    autograder: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(autograder / "submission" / place, "mine")
+    assert gathered(autograder, monkeypatch) == {"week1/mean.py": "mine"}
+
+
+def test_gradescope_takes_a_file_that_an_exercise_needs(autograder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(autograder / "submission/week1/mean.py", "mine")
+    write(autograder / "submission/week1/helper.py", "mine too")
+    assert gathered(autograder, monkeypatch) == {"week1/mean.py": "mine", "week1/helper.py": "mine too"}
+
+
+def test_gradescope_takes_the_exercises_of_a_repository(autograder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tree in ("exercises", "solutions", "tests/libraries/torch", ".venv/lib/exercises"):
+        write(autograder / f"submission/repository/{tree}/week1/mean.py", tree)
+    assert gathered(autograder, monkeypatch) == {"week1/mean.py": "exercises"}
+
+
+def test_gradescope_forgets_the_submission_before(autograder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(autograder / "submission/mean.py", "mine")
+    assert gathered(autograder, monkeypatch)
+    (autograder / "submission/mean.py").unlink()
+    assert gathered(autograder, monkeypatch) == {}
+
+
+@pytest.mark.parametrize("link", ["mean.py", "week1", "exercises"])
+def test_gradescope_follows_no_link_to_the_solutions(
+    autograder: Path, link: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solutions = autograder / "source/course/solutions"
+    target = {"mean.py": solutions / "week1/mean.py", "week1": solutions / "week1", "exercises": solutions}[link]
+    (autograder / "submission" / link).symlink_to(target)
+    assert gathered(autograder, monkeypatch) == {}
+
+
+def test_gradescope_tells_a_student_who_handed_in_no_exercise(autograder: Path) -> None:
+    write(autograder / "submission/maen.py", SOLUTION)
+    results = run_autograder(autograder)
+    assert results["score"] == 0
+    assert "None of your files is an exercise" in results["output"]
+
+
+@pytest.mark.parametrize("missing", [".venv", "tests/week1", "grading/plugin.py"])
+def test_gradescope_tells_when_grading_broke(autograder: Path, missing: str) -> None:
+    write(autograder / "submission/mean.py", SOLUTION)
+    (autograder / "source/course" / missing).rename(autograder / "gone")
+    results = run_autograder(autograder)
+    assert results["score"] == 0
+    assert "not your fault" in results["output"]
+
+
+def test_gradescopes_image_gets_the_newest_python_there_is(autograder: Path, tmp_path: Path) -> None:
+    write(tmp_path / "bin/apt-get", '#!/bin/sh\ncase "$*" in *python3.1[34]*) exit 100 ;; esac\n')
+    write(tmp_path / "bin/make", f'#!/bin/sh\necho "$@" > {shlex.quote(str(tmp_path / "made"))}\n')
+    for program in (tmp_path / "bin").iterdir():
+        program.chmod(0o755)
+    env = shell(AUTOGRADER=str(autograder), PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    subprocess.run(["bash", str(autograder / "source/setup.sh")], check=True, env=env)
+    assert (tmp_path / "made").read_text() == f"-C {autograder}/source/course setup PYTHON=python3.12\n"
