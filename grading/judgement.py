@@ -40,8 +40,7 @@ def judge(
     comparison = closeness.compare(answers, question.solve, question.leaves, factor=factor)
     if comparison.ok:
         return
-    wrong = [tensor for tensor in comparison.tensors if not tensor.ok]
-    worst = wrong[0]
+    worst = next(tensor for tensor in comparison.tensors if not tensor.ok)
     names = dims or getattr(oracle, "dims", None) if worst.name == "output" else None
     raise Unmet(
         got.explain(
@@ -110,8 +109,7 @@ class _Question:
         """Outputs and gradients by name, computed by the oracle from these leaves, in the leaves' dtype."""
         inputs, above = list(leaves[: len(self.inputs)]), leaves[len(self.inputs) :]
         if not self.wanted:
-            with torch.no_grad():
-                return _by_name(self._run(inputs))
+            return _by_name(self._run(inputs))
         inputs = [tensor.detach().requires_grad_() for tensor in inputs]
         with torch.enable_grad():
             outputs = self._run(inputs)
@@ -123,7 +121,7 @@ class _Question:
         grads: Sequence[torch.Tensor | None] = [None] * len(wanted)
         if pairs:
             tensors, gradients = zip(*pairs, strict=True)
-            grads = torch.autograd.grad(tensors, wanted, [g.to(t) for t, g in pairs_of(tensors, gradients)], allow_unused=True)
+            grads = torch.autograd.grad(tensors, wanted, gradients, allow_unused=True)
         for name, tensor, grad in zip(self.wanted, wanted, grads, strict=True):
             named[name] = torch.zeros_like(tensor) if grad is None else grad
         return named
@@ -154,10 +152,6 @@ class _Question:
             if value is tensor:
                 return name
         return tensor
-
-
-def pairs_of(a: Sequence[Any], b: Sequence[Any]) -> list[tuple[Any, Any]]:
-    return list(zip(a, b, strict=True))
 
 
 def _by_name(outputs: Any) -> Named:

@@ -7,6 +7,8 @@ import importlib
 import os
 import platform
 import sys
+import textwrap
+import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from importlib import metadata
@@ -188,10 +190,9 @@ class Grading:
             return report
         record = self.judge(item, module, call)
         report.whetstone = record.to_dict()
-        report.user_properties += [("points", record.points), ("max_points", record.max_points)]
-        report.user_properties += [("verdict", record.verdict)]
-        if record.mistake:
-            report.user_properties.append(("mistake", record.mistake))
+        # For JUnit, which takes them from the report of the teardown.
+        item.user_properties += [("points", record.points), ("max_points", record.max_points)]
+        item.user_properties += [("verdict", record.verdict), ("mistake", record.mistake or "")]
         if record.verdict == "failed":
             report.longrepr = self.long_text(record)
             report.sections.clear()
@@ -249,7 +250,7 @@ class Grading:
                 return "not gradable here", Explanation(str(error))
         observed = item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if not observed:
+        if not observed or _broke_in_grader(error):
             return "error", Explanation(f"the grader broke: {line}")
         # Something came back that the test did not foresee: a list without .shape, say.
         last = observed[-1]
@@ -345,19 +346,26 @@ class Grading:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.records:
             return
-        from grading.reports.terminal import next_step, points_table
+        from grading.reports.terminal import next_step, points_table, tests_table
 
-        grade = self.grade()
+        grade, write = self.grade(), terminalreporter.write_line
+        width = min(terminalreporter._tw.fullwidth, 100)
+        for exercise, tally in grade.by_exercise().items():
+            if tally.count("failed"):
+                terminalreporter.section(exercise)
+                for line in tests_table(tally, width):
+                    write(line)
         terminalreporter.section("points")
-        for line in points_table(grade, min(terminalreporter._tw.fullwidth, 100)):
-            terminalreporter.write_line(line)
+        for line in points_table(grade, width):
+            write(line)
         if step := next_step(grade):
-            terminalreporter.write_line("")
-            terminalreporter.write_line(step)
+            write("")
+            for line in textwrap.wrap(step, width, break_long_words=False, break_on_hyphens=False):
+                write(line)
         if self.config.getoption("reportchars") == "fE":
             terminalreporter.reportchars = ""  # pytest's own short summary would say it all once more
         if self.report is not None:
-            terminalreporter.write_line(f"Reports: {os.path.relpath(self.report, self.config.invocation_params.dir)}")
+            write(f"Reports: {os.path.relpath(self.report, self.config.invocation_params.dir)}")
 
 
 class GradedModule(pytest.Module):
@@ -471,6 +479,15 @@ def figures(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def graded_module(item: pytest.Item) -> GradedModule | None:
     return item.getparent(GradedModule)
+
+
+def _broke_in_grader(error: BaseException) -> bool:
+    """Whether an exception came from the grader or an oracle, not from a graded test that met an odd answer."""
+    if isinstance(error, (AssertionError, pytest.fail.Exception)):
+        return False
+    here = Path(__file__).parent
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    return any(file.is_relative_to(here) or file.parent.name == "oracles" for file in files if file != Path(__file__))
 
 
 def record_id(item: pytest.Item) -> str:

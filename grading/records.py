@@ -60,6 +60,10 @@ class Record:
             raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, not {self.verdict!r}")
         if not 0 <= self.points <= self.max_points:
             raise ValueError(f"points must lie between 0 and max_points={self.max_points}, not {self.points}")
+        if self.verdict == "passed" and self.points != self.max_points:
+            raise ValueError(f"a test that passed earns all of its {self.max_points} points, not {self.points}")
+        if self.verdict == "not started" and self.points:
+            raise ValueError(f"a test that is not started earns no points, not {self.points}")
 
     @property
     def exercise(self) -> str:

@@ -49,6 +49,6 @@ def _totals(tally: Tally) -> dict[str, float]:
 
 def _figures(record: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+        name: float(value["float"]) if isinstance(value, dict) else value  # what `to_json` makes of NaN and infinity
         for name, value in record["figures"].items()
     }

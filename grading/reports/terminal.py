@@ -42,6 +42,19 @@ def points_table(grade: Grade, width: int = 80) -> list[str]:
     return lines + [clip(f"not counted: {phrase}", width) for phrase in ungraded(grade)]
 
 
+def tests_table(tally: Tally, width: int = 80) -> list[str]:
+    """A line for each test of an exercise: what earns points, and what does not and why."""
+    earned = max(len(show_points(record.points)) for record in tally.records)
+    possible = max(len(show_points(record.max_points)) for record in tally.records)
+    lines = []
+    for record in tally.records:
+        mark = {"passed": "+", "failed": "-"}.get(record.verdict, " ")
+        points = f"{show_points(record.points):>{earned}}/{show_points(record.max_points):<{possible}}"
+        why = "" if record.verdict == "passed" else f": {one_line(record.reason)}"
+        lines.append(clip(f"{mark} {points}  {one_line(record.title)}{why}", width))
+    return lines
+
+
 def next_step(grade: Grade) -> str | None:
     """What to do next, in one or two sentences; None where nothing was graded at all."""
     if not grade.records:

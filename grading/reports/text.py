@@ -59,16 +59,14 @@ def markdown(text: str) -> str:
 
 def fence(text: str) -> str:
     """The text as a fenced code block that no run of backticks in it can close."""
+    text = plain(text)  # first: an escape taken out joins the backticks around it
     longest = max(map(len, re.findall("`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
-    return f"{ticks}text\n{plain(text)}\n{ticks}"
+    return f"{ticks}text\n{text}\n{ticks}"
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """Standard JSON in readable Unicode.
-
-    Floats that JSON lacks become the strings NaN, Infinity and -Infinity, as in the JSON form of Protocol Buffers.
-    """
+    """Standard JSON in readable Unicode; a float that JSON lacks becomes an object, `{"float": "Infinity"}`."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent)
     return _SURROGATES.sub(lambda lone: f"\\u{ord(lone[0]):04x}", text)  # UTF-8 cannot hold them, an escape can
 
@@ -79,5 +77,5 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return {"float": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
     return value

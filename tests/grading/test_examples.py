@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from grading.reports import read_grade
 from tests.grading.conftest import ROOT, TOY, environment
 
 GITHUB = ROOT / "examples" / "github"
@@ -61,12 +62,6 @@ def shell(**more: str) -> dict[str, str]:
     return environment() | {"MAKEFLAGS": "PYTHON=no-real-set-up"} | more
 
 
-def points(course: Path) -> tuple[float, float]:
-    """The points of the last run and how many there were, as its own report has them."""
-    grade = json.loads((course / "report/grade.json").read_text("utf-8"))
-    return grade["points"], grade["max_points"]
-
-
 # --- GitHub ---
 
 
@@ -81,7 +76,6 @@ class Job:
 
 
 def load(workflow: Path) -> dict[str, Any]:
-    # YAML 1.1 reads `on` as true; GitHub does not, and nothing here needs that key.
     return yaml.safe_load(workflow.read_text("utf-8"))
 
 
@@ -164,9 +158,9 @@ def test_classrooms_reporter_gets_the_points(course: Path, answer: str) -> None:
     (runner,) = reporter["with"]["runners"].split(",")
     expression = reporter["env"][f"{runner.upper()}_RESULTS"]
     results = json.loads(base64.b64decode(job.outputs[expression.strip("${} ")]))
-    earned, offered = points(course)
-    assert results["max_score"] == offered
-    assert sum(test["score"] for test in results["tests"]) == earned < offered
+    grade = read_grade(course / "report/grade.json")
+    assert results["max_score"] == grade.max_points
+    assert sum(test["score"] for test in results["tests"]) == grade.points < grade.max_points
     assert job.summary
 
 
@@ -212,9 +206,9 @@ def gathered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def test_gradescope_gets_the_points(autograder: Path) -> None:
     write(autograder / "submission/mean.py", ANSWERS["half right"])
     results = run_autograder(autograder)
-    earned, offered = points(autograder / "source/course")
-    assert results["score"] == earned
-    assert 0 < earned < offered == sum(test["max_score"] for test in results["tests"])
+    grade = read_grade(autograder / "source/course/report/grade.json")
+    assert results["score"] == grade.points
+    assert 0 < grade.points < grade.max_points == sum(test["max_score"] for test in results["tests"])
 
 
 @pytest.mark.parametrize("place", ["mean.py", "week1/mean.py", "my work/week1/mean.py"])

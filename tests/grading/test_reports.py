@@ -31,9 +31,9 @@ from grading.reports import (
     points_table,
     read_grade,
     summary,
+    terminal,
     write_reports,
 )
-from grading.reports.terminal import columns
 from grading.reports.text import cut, fence, fitted, markdown, one_line, plain, to_json
 from grading.reports.wording import state
 
@@ -355,7 +355,7 @@ def records(draw: st.DrawFn) -> Record:
     exercise = draw(st.sampled_from(["week1/self_attention", "week1/moe", "week2/tiled_attention", "week2/에이전트"]))
     verdict = draw(st.sampled_from(VERDICTS))
     max_points = draw(points)
-    earned = {"passed": max_points, "failed": draw(st.sampled_from([0, 0.5, 1])) * max_points}.get(verdict, 0)
+    earned = {"passed": 1, "not started": 0}.get(verdict, draw(st.sampled_from([0, 0.5, 1]))) * max_points
     return Record(
         f"{exercise}::{draw(texts)}",
         title=draw(texts),
@@ -660,6 +660,21 @@ def test_control_characters_never_reach_a_reader() -> None:
     assert any("next" in text for text in shown)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one\r\ntwo\rthree\tfour", "one\ntwo\nthree\tfour"),
+        ("\x1b[1;31mred\x1b[0m \x1b(Bplain\x1bM", "red plain"),
+        ("\x1b]8;;there\x1b\\link\x1b]8;;\x07", "link"),
+        ("\x1b]never closed", "never closed"),
+        ("bell\x07 delete\x7f", "bell␇ delete␡"),
+        ("가중치 🙂 é", "가중치 🙂 é"),
+    ],
+)
+def test_plain_text_is_what_a_terminal_would_have_shown(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
 @pytest.mark.parametrize("hostile", AWKWARD)
 def test_a_page_shows_text_and_runs_none_of_it(hostile: str) -> None:
     def shown(text: str) -> Page:
@@ -684,13 +699,22 @@ def test_a_page_needs_nothing_else() -> None:
     assert all((attributes["href"] or "")[1:] in targets for tag, attributes in seen.tags if tag == "a")
 
 
-@given(message=st.text("`~ab\n", max_size=60))
+@given(message=st.lists(st.sampled_from(["```", "`", "~~~", "text", "\n", " ", "\x1b[0m"]), max_size=12).map("".join))
 @examples
 def test_nothing_in_a_message_closes_its_code_block(message: str) -> None:
     opening, *inside, closing = fence(message).split("\n")
     assert opening == f"{closing}text"
-    assert "\n".join(inside) == message
+    assert "\n".join(inside) == plain(message)
     assert not [line for line in inside if re.fullmatch(rf" {{0,3}}`{{{len(closing)},}}\s*", line)]
+
+
+@pytest.mark.parametrize("hostile", AWKWARD)
+def test_a_summary_has_no_tags_but_its_own(hostile: str) -> None:
+    fields: dict[str, Any] = dict.fromkeys(["title", "message", "reason"], hostile)
+    outcomes = (record(verdict, exercise=hostile.partition("::")[0], **fields) for verdict in VERDICTS)
+    text = summary.render(Grade(tuple(outcomes), hostile, environment={hostile: hostile}))
+    outside = re.sub(r"(?ms)^(`{3,})text$.*?^\1$", "", text)
+    assert set(re.findall(r"(?<!\\)<[^>]*>", outside)) <= {"<details>", "<summary>", "</summary>", "</details>"}
 
 
 @pytest.mark.parametrize("hostile", AWKWARD)
@@ -715,14 +739,16 @@ def test_a_megabyte_is_cut_where_the_format_has_a_limit() -> None:
     assert validated("grade.json", grade)["records"][0]["message"] == "가" * 1_000_000
 
 
-def test_many_tests_share_the_room_of_an_environment_variable() -> None:
-    """First the messages give way; then each exercise is one entry. No point is lost."""
-    for number, entries in [(200, 200), (2000, 2)]:
+def test_many_tests_share_the_room_that_there_is() -> None:
+    """First the messages give way; in an environment variable then the tests, to their exercises. No point is lost."""
+    for number, entries in [(150, 150), (2000, 2)]:
         failed = tuple(record("failed", 1, 2, f"week1/exercise{i % 2}", message="wrong " * 500) for i in range(number))
         grade = Grade(failed)
         assert len(f"RESULTS={classroom.render_base64(grade)}") < 128 * 1024
         assert len(validated("classroom/results.json", grade)["tests"]) == entries
         check_agreement("classroom/results.base64", classroom.render_base64(grade), grade)
+        assert len(summary.render(grade).encode()) <= 2**20
+        check_agreement("summary.md", summary.render(grade), grade)
 
 
 def test_a_report_that_cannot_fit_says_so() -> None:
@@ -739,7 +765,7 @@ def test_a_cut_stays_within_its_limit(limit: int) -> None:
 
 
 def test_numbers_that_json_lacks_are_read_back(tmp_path: Path) -> None:
-    figures = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1e308, "e": "text"}
+    figures = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1e308, "e": "Infinity"}
     grade = Grade((record("failed", figures=figures),))
     for name in SCHEMAS:
         validated(name, grade)
@@ -871,7 +897,14 @@ def test_a_write_that_breaks_off_leaves_no_file(tmp_path: Path, monkeypatch: pyt
 @given(grade=grades(), width=st.integers(1, 120))
 @examples
 def test_no_line_of_the_table_is_wider_than_asked(grade: Grade, width: int) -> None:
-    assert max(columns(line) for line in points_table(grade, width)) <= width
+    lines = points_table(grade, width)
+    for tally in grade.by_exercise().values():
+        lines += terminal.tests_table(tally, width)
+    assert max(map(terminal.columns, lines)) <= width
+
+
+def test_hangul_takes_two_columns() -> None:
+    assert [terminal.columns(text) for text in ("attention", "어텐션", "e\u0301")] == [9, 6, 1]
 
 
 @pytest.mark.parametrize("name", ["x" * 200, "어" * 100])
@@ -879,7 +912,7 @@ def test_a_long_name_gives_way_to_its_points(name: str) -> None:
     header, row, total = points_table(Grade((record("failed", 1, 2, f"week1/{name}"),)), 60)
     assert header == "week1"
     assert re.fullmatch(r"  [x어]+\.\.\. +1/2  \[####\.\.\.\.\]  1 test to go", row)
-    assert columns(row) <= 60
+    assert terminal.columns(row) <= 60
     assert row.index("1/2") - total.index("1/2") == len(row) - len(total)  # same column: Hangul takes two
 
 

@@ -33,7 +33,7 @@ CASES = {
             *,
             # what stands on a line of its own
             scale: float = {"a:b": (1, 2)}["a:b"][0],
-        ) -> "torch.Tensor":  # the output: (B, H, L, D)
+        ) -> Annotated[torch.Tensor, "a: b"]:  # the output: (B, H, L, D)
             """Equation 1.
 
             def not_a_function(): it only looks like one
@@ -57,7 +57,7 @@ CASES = {
             *,
             # what stands on a line of its own
             scale: float = {"a:b": (1, 2)}["a:b"][0],
-        ) -> "torch.Tensor":  # the output: (B, H, L, D)
+        ) -> Annotated[torch.Tensor, "a: b"]:  # the output: (B, H, L, D)
             """Equation 1.
 
             def not_a_function(): it only looks like one
@@ -178,7 +178,8 @@ CASES = {
         @functools.total_ordering
         class Layer(
             nn.Module,  # the base
-            metaclass=type,
+            Base["a:b"],
+            metaclass=choose("a: b"),
         ):  # a layer
             """A layer."""
 
@@ -230,7 +231,7 @@ CASES = {
                 return 3
 
 
-        class Unit(nn.Module):
+        class Unit(Base["a:b"]):
             def __call__(self):
                 return 1
         ''',
@@ -245,7 +246,8 @@ CASES = {
         @functools.total_ordering
         class Layer(
             nn.Module,  # the base
-            metaclass=type,
+            Base["a:b"],
+            metaclass=choose("a: b"),
         ):  # a layer
             """A layer."""
 
@@ -285,7 +287,7 @@ CASES = {
                     raise NotImplementedError
 
 
-        class Unit(nn.Module):
+        class Unit(Base["a:b"]):
             def __call__(self):
                 raise NotImplementedError
         ''',
@@ -733,6 +735,12 @@ CASES = {
             return 5
 
 
+        _width = 5
+
+
+        DEPTH = 6
+
+
         class A:
             _depth = 6
 
@@ -757,6 +765,9 @@ CASES = {
 
         def h():
             raise NotImplementedError
+
+
+        DEPTH = 6
 
 
         class A:
@@ -811,6 +822,19 @@ UNFORMATTED = {
         '\ufeff"""Doc.\r\nMore."""\r\ndef f():\r\n    """Doc.\r\n    """\r\n    return 1\r\n',
         '"""Doc.\nMore."""\ndef f():\n    """Doc.\n    """\n    raise NotImplementedError\n',
     ),
+    "a string that ends like a comment": (
+        "x = '''\n# one'''\ny = 1\n# given\n_z = 1\n# end given\nw = 1\n",
+        "x = '''\n# one'''\ny = 1\n# given\n_z = 1\n# end given\nw = 1\n",
+    ),
+    "a file that begins with a comment on what goes": ("# SECRET\n_x = 1\ny = 2\n", "y = 2\n"),
+    "a file that begins with given code": (
+        "# given\n\nfrom a import b\n# end given\n_x = b\ny = 2\n",
+        "# given\n\nfrom a import b\n# end given\ny = 2\n",
+    ),
+    "a private name that is given as well": (
+        "_x = 1\n# given\n_x = 2\ny = _x\n# end given\n",
+        "# given\n_x = 2\ny = _x\n# end given\n",
+    ),
     "no newline at the end": ("x = 1", "x = 1\n"),
     "blank lines at both ends": ("\n\nx = 1\n\n\n", "x = 1\n"),
     "other line separators stay inside strings": (
@@ -829,9 +853,9 @@ UNFORMATTED = {
 if sys.version_info >= (3, 12):
     UNFORMATTED["type parameters"] = (
         "type Pair[T] = tuple[T, T]\ntype _Secret = int\n"
-        "def f[T: (int, str)](x: T) -> T:  # any: T\n    return x\nclass Box[T]:\n    x: T\n",
+        "def f[T: (int, str)](x: T) -> T:  # any: T\n    return x\nclass Box[T: int]:\n    x: T\n",
         "type Pair[T] = tuple[T, T]\n"
-        "def f[T: (int, str)](x: T) -> T:  # any: T\n    raise NotImplementedError\nclass Box[T]:\n    x: T\n",
+        "def f[T: (int, str)](x: T) -> T:  # any: T\n    raise NotImplementedError\nclass Box[T: int]:\n    x: T\n",
     )
 
 ALL = {name: tuple(textwrap.dedent(text).lstrip("\n") for text in pair) for name, pair in CASES.items()} | UNFORMATTED

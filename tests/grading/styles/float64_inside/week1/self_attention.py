@@ -94,7 +94,7 @@ class MultiheadAttention(nn.Module):
             elif mask is not None:
                 bias = bias + mask.double()
         heads, weights = _double(q, k, v, bias.masked_fill(~visible, -math.inf), self.drop * self.training)
-        joined = heads.permute(0, 2, 1, 3).reshape(batch, -1, width)
+        joined = heads.permute(0, 2, 1, 3).reshape(batch, q.size(2), width)
         out_bias = None if self.out_proj.bias is None else self.out_proj.bias.double()
         output = F.linear(joined, self.out_proj.weight.double(), out_bias).to(query.dtype)
         weights = (weights.mean(1) if average_attn_weights else weights).to(query.dtype)

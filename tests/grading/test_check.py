@@ -1,0 +1,106 @@
+"""`python -m grading check` refuses what is wrong with an exercise, with a sentence that says what to do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grading.course import Course
+from grading.mistakes import MistakeError, load_bank
+from tests.grading.conftest import ROOT, environment
+
+
+def check(course: Path, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "grading", "--root", str(course), "check", *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+def test_an_exercise_with_nothing_wrong_is_accepted(toy):
+    status, text = check(toy)
+    assert (status, text.count("\n")) == (0, 1), text
+    assert re.match(r"✓ week1/mean: 8 known mistakes, 8 recognised by name, \d+ s", text)
+
+
+SOLUTION, STUB = "solutions/week1/mean.py", "exercises/week1/mean.py"
+TESTS, BANK = "tests/week1/test_mean.py", "tests/mistakes/week1/mean.toml"
+PASSING_TEST = '\n\n@pytest.mark.points(1)\ndef test_nothing(submission):\n    """A test that cannot fail."""\n    submission.call("weighted_mean", torch.ones(3))\n'
+
+# What is done to the toy course, and what must be said.
+WRONGS = {
+    "a solution that loses points": (
+        [(SOLUTION, "(x * weights).sum(dim), total", "(x * weights).sum(dim), 2 * total")],
+        "week1/mean: the solution loses points in test_plain_mean",
+    ),
+    "a stub out of step": ([(STUB, "The mean of x", "A mean of x")], "the stub is out of step with the solution; run python -m grading stubs"),
+    "a stub that earns points": (
+        [(STUB, "    raise NotImplementedError\n\n\nclass", "    return x.mean(dim) if weights is None else x\n\n\nclass")],
+        "the stub earns 2 points before anybody wrote a line",
+    ),
+    "a mistake that loses no points": ([(BANK, '= " + 0 * self.gain', '= " * (self.gain + 0)')], "the known mistake 'gain-forgotten' loses no points: the graded tests have a hole"),
+    "a mistake without an explanation": ([(BANK, 'explanation = "The gain is never multiplied in."', "")], "the mistake 'gain-forgotten' has no explanation"),
+    "a mistake that does not fit the solution": ([(BANK, 'old = " * self.gain', 'old = " / self.gain')], "the mistake 'gain-forgotten' replaces a text that stands 0 times in the solution"),
+    "a mistake with another key": ([(BANK, "[gain-forgotten]", "[gain-forgotten]\nhint = 1")], "the mistake 'gain-forgotten' does not know 'hint'"),
+    "a bank that is no TOML": ([(BANK, "[gain-forgotten]", "[gain-forgotten")], "is not valid TOML"),
+    "a test without points": ([(TESTS, "@pytest.mark.points(2)\n", "")], "test_centred has no points; mark it with @pytest.mark.points"),
+    "a section that is not there": ([(TESTS, '@pytest.mark.handout("mean")\n@pytest.mark.limit', '@pytest.mark.handout("means")\n@pytest.mark.limit')], "test_centred points to exercises/week1/mean.md#means, which has no such section"),
+    "a numeric test that is too loose": ([(TESTS, "expect(submission.make(\"Centred\", 8).load(state).call(x, grad=True)).close_to(centred, state, x)", "expect(submission.make(\"Centred\", 8).load(state).call(x)).close_to(centred, state, x, factor=1e30)")], "test_centred passes although the output is all zeros"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONGS)
+def test_what_is_wrong_is_refused(toy, what):
+    changes, sentence = WRONGS[what]
+    for path, old, new in changes:
+        edit(toy / path, old, new)
+    status, text = check(toy)
+    assert status == 1
+    assert sentence in text, text
+
+
+@pytest.mark.parametrize(("path", "sentence"), [("exercises/week1/mean.md", "has no handout"), ("exercises/week1/mean.ko.md", "has no Korean handout"), (SOLUTION, "has no solution")])
+def test_a_file_that_is_missing_is_refused(toy, path, sentence):
+    (toy / path).unlink()
+    status, text = check(toy)
+    assert status == 1
+    assert sentence in text
+
+
+def test_an_exercise_that_is_not_there_is_one_line(toy):
+    command = [sys.executable, "-m", "grading", "--root", str(toy), "check", "week1/men"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 4
+    assert done.stderr == "no exercise is called week1/men; there are week1/mean\n"
+
+
+@pytest.mark.parametrize("exercise", Course(ROOT).exercises)
+def test_every_exercise_of_the_course_passes(exercise):
+    """The heart of the project: no known mistake earns full points, and each is recognised."""
+    status, text = check(ROOT, exercise)
+    print(text)
+    assert status == 0, text
+
+
+@pytest.mark.parametrize("exercise", Course(ROOT).exercises)
+def test_every_explanation_is_a_sentence(exercise):
+    for mistake in load_bank(Course(ROOT), exercise):
+        assert 40 <= len(mistake.explanation) <= 500, mistake.name
+        assert mistake.explanation[0].isupper() or not mistake.explanation[0].isalpha()
+        assert mistake.explanation.rstrip()[-1] in ".!?)", mistake.name
+
+
+def test_a_mistake_must_stand_once(toy):
+    (mistake, *_) = load_bank(Course(toy), "week1/mean")
+    with pytest.raises(MistakeError, match="stands 2 times"):
+        mistake.apply(mistake.changes[0][0] * 2)

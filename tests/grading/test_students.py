@@ -1,0 +1,245 @@
+"""What a student sees: unstarted and started exercises, and every way in which a hand-in can be broken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.grading.conftest import TOY, write_hand_in
+
+SOLUTION = (TOY / "solutions/week1/mean.py").read_text("utf-8")
+STUB = (TOY / "exercises/week1/mean.py").read_text("utf-8")
+BODY = SOLUTION[SOLUTION.index("    if weights is None:") : SOLUTION.index("class Centred")].rstrip()
+
+
+def with_body(body: str) -> str:
+    """The solution with another body of weighted_mean."""
+    return SOLUTION.replace(BODY, "\n".join(f"    {line}" for line in body.splitlines()))
+
+
+def visible(text: str) -> str:
+    """The terminal's text without what differs from run to run."""
+    text = re.sub(r"\d+\.\d+s", "0.00s", text[text.index("collected") :])
+    return re.sub(r"(Reports: ).*", r"\1…", text).rstrip()
+
+
+def test_an_unstarted_exercise_says_what_there_is_to_earn(toy, run_pytest, snapshot):
+    run = run_pytest(toy, "exercises")
+    assert run.status == 1
+    assert visible(run.text) == snapshot
+    assert {record["verdict"] for record in run.grade["records"]} == {"not started"}
+
+
+def test_an_unstarted_exercise_is_answered_without_torch(toy, run_pytest):
+    (toy / "torch.py").write_text('raise ImportError("torch was imported")', "utf-8")  # found before the real one
+    run = run_pytest(toy, "exercises")
+    assert run.status == 1
+    assert "torch was imported" not in run.text
+    assert "7 not started" in run.text
+
+
+def test_a_wrong_answer_is_explained(toy, run_pytest, snapshot):
+    source = with_body("print('trying')\nreturn (x * weights).sum(dim) if weights is not None else x.sum(dim)")
+    run = run_pytest(toy, "exercises", "--impl", str(write_hand_in(toy / "hand-in", mean=source)))
+    assert run.status == 1
+    assert visible(run.text) == snapshot
+    assert all(len(line) <= 80 for line in visible(run.text).splitlines())
+
+
+def test_everything_earned_is_success(toy, run_pytest, snapshot):
+    run = run_pytest(toy, "exercises", "--impl", "solutions")
+    assert run.status == 0
+    assert visible(run.text) == snapshot
+
+
+def with_line(line: str) -> str:
+    """The solution with another import."""
+    return SOLUTION.replace("import torch\n", f"import torch\n{line}\n", 1)
+
+
+SIGNATURE = "x: torch.Tensor, weights: torch.Tensor | None = None, dim: int = -1"
+
+# What is wrong with a hand-in, and what the one line that says so must match.
+BROKEN = {
+    "a syntax error": (SOLUTION.replace("return _divide(", "return _divide(("), r"week1/mean\.py, line \d+.*'\(' was never closed"),
+    "an import that fails": (with_line("import no_such_package"), "does not import: ModuleNotFoundError: No module named 'no_such_package'"),
+    "an error at the top level": (SOLUTION + "\n1 / 0\n", "does not import: ZeroDivisionError"),
+    "a renamed function": (SOLUTION.replace("weighted_mean", "weighed_mean"), "has no weighted_mean; it has weighed_mean: is that the one?"),
+    "too few parameters": (with_body("return 1").replace(SIGNATURE, "x"), r"weighted_mean\(x\).* does not fit the call: too many positional arguments"),
+    "a parameter too many": (with_body("return 1").replace(SIGNATURE, "x, y, weights=None"), r"does not fit the call: missing a required argument: 'y'"),
+    "a function that is no function": (SOLUTION + "\nweighted_mean = 3\n", "weighted_mean is not callable: it is a int"),
+    "no answer": (with_body("pass"), "no tensor was returned"),
+    "a list": (with_body("return x.mean(dim).tolist()"), "no tensor was returned"),
+    "a number": (with_body("return 3.0"), "no tensor was returned"),
+    "an odd object": (with_body("return object()"), "no tensor was returned"),
+    "a parameter": (with_body("return torch.nn.Parameter(x.mean(dim))"), "this is no plain tensor"),
+    "a sparse tensor": (with_body("return x.mean(dim).to_sparse()"), "no tensor was returned"),
+    "another dtype": (with_body("return x.double().mean(dim)"), "the dtype is another one"),
+    "another shape": (with_body("return x.mean(dim, keepdim=True)"), "the shape is another one"),
+    "inputs that change": (with_body("x.data.mul_(2)\nreturn x.mean(dim) / 2"), "the call changed its argument x"),
+    "a view of the input": (with_body("return x.select(dim, 0)"), r"shares memory with x"),
+    "no graph": (with_body("return x.detach().mean(dim)"), "no gradient flows through the output"),
+    "an exception": (with_body("return x[10**6]"), "IndexError"),
+    "sys.exit": (with_body("import sys\nsys.exit(0)"), "SystemExit"),
+    "endless recursion": (with_body("return weighted_mean(x)"), "RecursionError"),
+    "a gigabyte of output": (with_body("while True:\n    print('x' * 1000000)"), r"printed more than 10 MB and was stopped at week1/mean.py, line \d+"),
+    "the answers of another tree": (with_line("from solutions.week1.mean import weighted_mean"), "imports solutions"),
+    "the grader": (with_line("import grading.perform"), "imports grading"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def broken(tmp_path_factory):
+    """The grade of every broken hand-in, from one process."""
+    import json
+    import subprocess
+    import sys
+
+    from tests.grading.conftest import environment
+
+    folder = tmp_path_factory.mktemp("broken")
+    for number, (source, _) in enumerate(BROKEN.values()):
+        write_hand_in(folder / str(number), mean=source)
+    script = (
+        "import json, sys; from pathlib import Path; from grading.course import Course\n"
+        "from grading.check import grade_tree; from grading.trees import Tree\n"
+        f"course = Course(Path({str(TOY)!r}))\n"
+        f"grades = [grade_tree(course, 'week1/mean', Tree(str(n), (Path({str(folder)!r}) / str(n),))) for n in range({len(BROKEN)})]\n"
+        f"Path({str(folder / 'grades.json')!r}).write_text(json.dumps([[r.to_dict() for r in g.records] for g in grades]))"
+    )
+    subprocess.run([sys.executable, "-c", script], env=environment(), check=True, timeout=300)
+    grades = json.loads((folder / "grades.json").read_text("utf-8"))
+    return dict(zip(BROKEN, grades, strict=True))
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_hand_in_gets_one_clear_line(broken, what):
+    records = broken[what]
+    assert len(records) == 7, "every test has its record"
+    failed = [record for record in records if record["verdict"] == "failed"]
+    assert failed
+    assert {record["verdict"] for record in records} <= {"passed", "failed"}
+    reasons = [record["reason"] for record in failed]
+    assert any(re.search(BROKEN[what][1], reason) for reason in reasons), reasons
+    assert all("\n" not in reason and len(reason) < 400 for reason in reasons)
+    assert not any("whetstone_tree" in record["message"] or "grading/" in record["message"] for record in records)
+
+
+def test_a_file_that_does_not_import_is_explained_once(toy, run_pytest):
+    source, _ = BROKEN["a syntax error"]
+    run = run_pytest(toy, "exercises", "--impl", str(write_hand_in(toy / "hand-in", mean=source)))
+    assert run.text.count("was never closed") <= 7 + 1
+    assert run.text.count("\nread  ") == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("no-such-tree", "--impl no-such-tree: no such tree; known by name: exercises, solutions"),
+        ("solution", "did you mean 'solutions'?"),
+        ("conftest.py", "this is a file; give the directory that holds week1/"),
+        ("exercises/week1", "nothing to grade in it; a tree holds its exercises as weekN/NAME.py"),
+    ],
+)
+def test_a_tree_that_is_not_there_is_one_line_and_a_report(toy, run_pytest, argument, message):
+    run = run_pytest(toy, "exercises", "--impl", argument)
+    assert run.status == pytest.ExitCode.USAGE_ERROR
+    assert message in run.text
+    assert "Traceback" not in run.text
+    assert message in run.grade["problem"]
+
+
+def test_a_hand_in_need_not_hold_every_exercise(toy, run_pytest):
+    empty = toy / "hand-in"
+    (empty / "week1").mkdir(parents=True)
+    (empty / "week1/other.py").write_text("x = 1\n")
+    run = run_pytest(toy, "exercises", "--impl", "hand-in")
+    assert {record["verdict"] for record in run.grade["records"]} == {"not started"}
+    assert "there is no week1/mean.py in hand-in" in run.record("test_centred")["reason"]
+
+
+def test_what_a_library_lacks_is_not_offered(toy, run_pytest):
+    library = toy / "tests/libraries/builtin/week1"
+    library.mkdir(parents=True, exist_ok=True)
+    (library / "mean.py").write_text(
+        "def weighted_mean(x, weights=None, dim=-1):\n"
+        "    if weights is not None:\n"
+        "        raise NotImplementedError('torch.mean knows no weights')\n"
+        "    return x.mean(dim)\n"
+    )
+    run = run_pytest(toy, "exercises", "--impl", "builtin")
+    assert run.status == 0, "what is offered is right"
+    assert run.record("test_plain_mean[float32]")["verdict"] == "passed"
+    assert run.record("test_weights_count")["verdict"] == "not offered"
+    assert run.record("test_weights_count")["reason"] == "torch.mean knows no weights"
+    assert run.record("test_centred")["reason"] == "builtin offers no Centred"
+    assert run.grade["total"]["max_points"] == 3
+
+
+def test_prerequisites_can_be_lent(toy, run_pytest):
+    for top in ("exercises", "solutions"):
+        (toy / top / "week1/spread.py").write_text(
+            "from .mean import weighted_mean\n\n\ndef spread(x):\n    return weighted_mean((x - weighted_mean(x).unsqueeze(-1)) ** 2)\n"
+        )
+    (toy / "tests/week1/test_spread.py").write_text(
+        "import pytest\nfrom grading import expect\n\n\n@pytest.mark.points(1)\ndef test_spread(submission, draw):\n"
+        "    expect(submission.call('spread', draw.normal(3, 8))).close_to(lambda x: x.var(-1, correction=0))\n"
+    )
+    alone = run_pytest(toy, "exercises/week1/spread.py").record("test_spread")
+    assert alone["verdict"] == "not started"
+    assert "builds on week1/mean, which is not done" in alone["reason"]
+    lent = run_pytest(toy, "exercises/week1/spread.py", "--prerequisites", "solutions")
+    assert lent.record("test_spread")["verdict"] == "passed"
+    assert lent.status == 0
+
+
+def test_partial_credit_is_earned_part_by_part(toy, run_pytest):
+    source = with_body("return weighted_mean_(x, weights, dim).detach() + 0 * x.sum(dim)").replace(
+        "class Centred", "def weighted_mean_(x, weights=None, dim=-1):\n" + BODY + "\n\n\nclass Centred"
+    )
+    run = run_pytest(toy, "exercises", "--impl", str(write_hand_in(toy / "hand-in", mean=source)))
+    record = run.record("test_weights_count")
+    assert record["verdict"] == "failed"
+    assert record["points"] == 2
+    assert record["parts"] == {"values": {"points": 2, "max_points": 2}, "gradients": {"points": 0, "max_points": 1}}
+
+
+def test_ids_are_the_same_before_and_after_an_exercise_is_started(toy, run_pytest):
+    before = [record["id"] for record in run_pytest(toy, "exercises").grade["records"]]
+    after = [record["id"] for record in run_pytest(toy, "exercises", "--impl", "solutions").grade["records"]]
+    below_tests = [record["id"] for record in run_pytest(toy, "tests/week1").grade["records"]]
+    assert before == after == below_tests
+    assert before[0] == "week1/mean::test_plain_mean[float32]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (["exercises/week1/mean.py"], 7),
+        (["exercises/week1/mean.py::test_centred"], 1),
+        (["exercises/week1/mean.py::test_plain_mean[float16]"], 1),
+        (["exercises", "-k", "weights"], 2),
+        (["exercises", "-n", "2"], 7),
+        (["tests/week1/test_mean.py"], 7),
+    ],
+)
+def test_pytest_is_used_as_people_use_it(toy, run_pytest, arguments, count):
+    run = run_pytest(toy, *arguments, "--impl", "solutions")
+    assert run.status == 0
+    assert len(run.grade["records"]) == count
+    assert run.grade["total"]["points"] == run.grade["total"]["max_points"] > 0
+
+
+def test_junit_carries_the_points(toy, run_pytest, tmp_path: Path):
+    run_pytest(toy, "exercises", "--impl", "solutions", "--junitxml", str(tmp_path / "junit.xml"))
+    text = (tmp_path / "junit.xml").read_text("utf-8")
+    assert text.count('<property name="points"') == 7
+    assert sum(map(float, re.findall(r'<property name="points" value="([\d.]+)"', text))) == 10
+
+
+def test_another_seed_gives_other_numbers_and_the_same_grade(toy, run_pytest):
+    runs = [run_pytest(toy, "exercises", "--impl", "solutions", "--grading-seed", seed) for seed in ("0", "1")]
+    assert [run.grade["total"]["points"] for run in runs] == [10, 10]
+    assert [run.grade["seed"] for run in runs] == [0, 1]
