@@ -1,4 +1,4 @@
-"""`python -m grading stubs` and `python -m grading check`: the commands of whoever writes exercises."""
+"""`python -m grading stubs`, `check` and `conformance`: the commands of whoever writes exercises."""
 
 from __future__ import annotations
 
@@ -18,12 +18,21 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("stubs", help="write exercises/weekN/NAME.py from the solutions")
     check = commands.add_parser("check", help="refuse what is wrong with an exercise, in sentences")
     check.add_argument("exercises", nargs="*", help="week1/self_attention, week1/*; all where none is named")
-    check.add_argument("--whole", action="store_true", help="run every test on every mistake, not only until it is named")
+    check.add_argument(
+        "--whole", action="store_true", help="run every test on every mistake, not only until it is named"
+    )
+    commands.add_parser("conformance", help="grade the libraries under tests/libraries, for the table in README.md")
     options = parser.parse_args(arguments)
     course = Course(options.root.resolve())
     if not course.solutions_root.is_dir():
         parser.error(f"--root {options.root}: no solutions/ there")
-    return stubs(course) if options.command == "stubs" else check_all(course, options.exercises, options.whole)
+    match options.command:
+        case "stubs":
+            return stubs(course)
+        case "check":
+            return check_all(course, options.exercises, options.whole)
+        case _:
+            return conformance(course)
 
 
 def stubs(course: Course) -> int:
@@ -37,12 +46,21 @@ def stubs(course: Course) -> int:
     return 0
 
 
+def conformance(course: Course) -> int:
+    from grading.conformance import write_table
+
+    print(write_table(course, course.root / "README.md"))
+    return 0
+
+
 def check_all(course: Course, patterns: list[str], whole: bool) -> int:
     from grading.check import check_exercise
 
     names = [n for n in course.exercises if not patterns or any(fnmatch.fnmatch(n, each) for each in patterns)]
     if not names:
-        print(f"no exercise is called {' or '.join(patterns)}; there are {', '.join(course.exercises)}", file=sys.stderr)
+        print(
+            f"no exercise is called {' or '.join(patterns)}; there are {', '.join(course.exercises)}", file=sys.stderr
+        )
         return 4
     refused = 0
     for name in names:

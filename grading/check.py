@@ -39,7 +39,7 @@ class Findings:
 
 
 def check_exercise(course: Course, exercise: str, whole: bool = False) -> Findings:
-    """Everything that can be wrong with one exercise. `whole`: run all tests on a mistake, not only until it is named."""
+    """Everything that can be wrong with one exercise. `whole`: run every test on a mistake, also once it is named."""
     findings = Findings()
     problems = findings.problems
     for path, what in (
@@ -96,7 +96,9 @@ def check_mistakes(course: Course, exercise: str, findings: Findings, whole: boo
             findings.problems.append(str(error))
             continue
         first = changed_definition(course, mistake)
-        grade = grade_tree(course, exercise, tree, first=first, until=None if whole else lambda r: r.mistake is not None)
+        grade = grade_tree(
+            course, exercise, tree, first=first, until=None if whole else lambda r: r.mistake is not None
+        )
         tree.unload()
         named = {record.mistake for record in grade.records} - {None}
         if grade.points == grade.max_points:
@@ -157,7 +159,8 @@ class _Run:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        self.grading: Any = config.pluginmanager.get_plugin("whetstone")
+        grading: Any = config.pluginmanager.get_plugin("whetstone")
+        self.grading = grading
         self.grading.impl = self.tree
         if self.spoiler is not None:
             self.grading._executor = self.spoiler

@@ -243,8 +243,9 @@ def _log_softmax(rounded: Callable[[Tensor], Tensor], x: Tensor, dim: int, _: bo
 
 
 def _softmax_backward(rounded: Callable[[Tensor], Tensor], dp: Tensor, p: Tensor, dim: int, _: torch.dtype) -> Tensor:
-    weighted = rounded(dp) * rounded(p)
-    return rounded(weighted) - rounded(p) * rounded(weighted.sum(dim, keepdim=True))
+    weighted, largest = rounded(dp) * rounded(p), dp.abs().amax(dim, keepdim=True)
+    delta = weighted.sum(dim, keepdim=True) + (rounded(largest) - largest)  # where it is sum(dO O), no smaller an error
+    return rounded(weighted) - rounded(p) * delta
 
 
 def _log_softmax_backward(

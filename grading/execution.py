@@ -103,14 +103,18 @@ class _Gone(Exception):
 
     def trouble(self, seconds: float, memory_mb: int) -> Trouble:
         if self.how == "time":
-            return Trouble("time", f"did not finish within {seconds:g} s and did not let itself be interrupted; it was killed")
+            return Trouble(
+                "time", f"did not finish within {seconds:g} s and did not let itself be interrupted; it was killed"
+            )
         if "DefaultCPUAllocator" in self.output or "bad_alloc" in self.output or "MemoryError" in self.output:
             return Trouble("memory", f"ran out of memory (the limit is {memory_mb} MB, see --memory-limit)")
         if self.status is not None and self.status < 0:
             name = signal.Signals(-self.status).name
             what = {"SIGSEGV": "a segmentation fault", "SIGKILL": "killed, perhaps for its memory"}.get(name, "a crash")
             return Trouble("died", f"the process died of {name}: {what}")
-        return Trouble("died", f"the process ended itself with exit status {self.status} (os._exit, or a library that quits)")
+        return Trouble(
+            "died", f"the process ended itself with exit status {self.status} (os._exit, or a library that quits)"
+        )
 
 
 class _Child:

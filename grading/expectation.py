@@ -16,7 +16,9 @@ class Expect:
 
     def __call__(self, got: Got) -> Expectation:
         if not isinstance(got, Got):
-            raise TypeError(f"expect takes what submission.call, .make(…).call or .run returned, not {type(got).__name__}")
+            raise TypeError(
+                f"expect takes what submission.call, .make(…).call or .run returned, not {type(got).__name__}"
+            )
         return Expectation(got)
 
     def that(self, condition: object, otherwise: str, *, expected: str = "", came: str = "") -> None:
@@ -95,9 +97,17 @@ class Expectation:
         found = self.got.counts[what]
         words = what.replace("_", " ")
         if at_most is not None and found > at_most:
-            self._fail(f"{words}: {found:,}, more than {at_most:,.0f}", expected=f"at most {at_most:,.0f} {words}", came=f"{found:,}")
+            self._fail(
+                f"{words}: {found:,}, more than {at_most:,.0f}",
+                expected=f"at most {at_most:,.0f} {words}",
+                came=f"{found:,}",
+            )
         if at_least is not None and found < at_least:
-            self._fail(f"{words}: {found:,}, less than {at_least:,.0f}", expected=f"at least {at_least:,.0f} {words}", came=f"{found:,}")
+            self._fail(
+                f"{words}: {found:,}, less than {at_least:,.0f}",
+                expected=f"at least {at_least:,.0f} {words}",
+                came=f"{found:,}",
+            )
 
     def _fail(self, reason: str, **parts: Any) -> None:
         raise Unmet(self.got.explain(reason, **parts))

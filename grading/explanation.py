@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import textwrap
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,9 +33,8 @@ class Explanation:
 
     def text(self, width: int = 80) -> str:
         lines = []
-        parts = (self.called, self.expected, self.came, self.where, self.traceback, self.printed)
-        parts = (*parts, self.likely, self.handout)
-        for label, part in zip(LABELS, parts, strict=True):
+        seen = (self.called, self.expected, self.came, self.where, self.traceback, self.printed)
+        for label, part in zip(LABELS, (*seen, self.likely, self.handout), strict=True):
             if part:
                 lines += _labelled(label, part, width)
             if label == "where" and self.map:
@@ -66,15 +65,19 @@ class Unmet(AssertionError):
         self.explanation = explanation
 
 
-class NotStarted(pytest.skip.Exception):
+class Ungraded(pytest.skip.Exception):  # type: ignore[name-defined]
+    """Nothing to judge; to pytest, a test that is skipped."""
+
+
+class NotStarted(Ungraded):
     """The function still raises NotImplementedError."""
 
 
-class NotOffered(pytest.skip.Exception):
+class NotOffered(Ungraded):
     """A library that has no such operator."""
 
 
-class NotGradableHere(pytest.skip.Exception):
+class NotGradableHere(Ungraded):
     """This machine lacks what the test needs."""
 
 

@@ -199,7 +199,9 @@ def check_structure(
     def walk(answer: Any, right: Any, name: str) -> None:
         if isinstance(right, torch.Tensor):
             dtype = next(expected_dtypes, None) or (right.dtype if same_dtype else None)
-            wanted = f"a tensor {show_shape(right.shape)}" + (f" of {str(dtype).removeprefix('torch.')}" if dtype else "")
+            wanted = f"a tensor {show_shape(right.shape)}" + (
+                f" of {str(dtype).removeprefix('torch.')}" if dtype else ""
+            )
             if not isinstance(answer, torch.Tensor):
                 fail("no tensor was returned", wanted, f"{type_name(answer)}: {show_value(answer)}", name)
             seen = next(facts)
@@ -230,7 +232,9 @@ def check_structure(
 
 
 def _keys(answer: Any) -> str:
-    return f"keys {sorted(map(str, answer))}" if isinstance(answer, dict) else f"{type_name(answer)}: {show_value(answer)}"
+    return (
+        f"keys {sorted(map(str, answer))}" if isinstance(answer, dict) else f"{type_name(answer)}: {show_value(answer)}"
+    )
 
 
 def type_name(value: Any) -> str:
@@ -272,11 +276,17 @@ def differing(answer: Any, right: Any) -> str:
     if isinstance(right, torch.Tensor):
         if torch.equal(answer, right):
             return ""
-        both_nan = answer.isnan() & right.isnan() if right.is_floating_point() else torch.zeros_like(right, dtype=torch.bool)
+        both_nan = (
+            answer.isnan() & right.isnan() if right.is_floating_point() else torch.zeros_like(right, dtype=torch.bool)
+        )
         mask = (answer != right) & ~both_nan
         return describe_where(mask, None) if mask.any() else ""
     if isinstance(right, (tuple, list)):
         return next((where for pair in zip(answer, right, strict=True) if (where := differing(*pair))), "")
     if isinstance(right, dict):
         return next((f"{key!r}: {where}" for key in right if (where := differing(answer[key], right[key]))), "")
-    return "" if type(answer) is type(right) and answer == right else f"{show_value(answer)} instead of {show_value(right)}"
+    return (
+        ""
+        if type(answer) is type(right) and answer == right
+        else f"{show_value(answer)} instead of {show_value(right)}"
+    )

@@ -27,7 +27,9 @@ def points_of(item: pytest.Item) -> tuple[float, dict[str, float]]:
         return 0.0, {}
     parts = {name: _positive(item, value) for name, value in mark.kwargs.items()}
     if len(mark.args) > 1 or bool(mark.args) == bool(parts):
-        raise pytest.UsageError(f"{item.nodeid}: points takes one number, or named parts, not {mark.args} {mark.kwargs}")
+        raise pytest.UsageError(
+            f"{item.nodeid}: points takes one number, or named parts, not {mark.args} {mark.kwargs}"
+        )
     return (_positive(item, mark.args[0]) if mark.args else sum(parts.values())), parts
 
 

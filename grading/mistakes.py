@@ -117,7 +117,7 @@ class Recogniser:
     def _agreeing(
         self, candidates: Sequence[tuple[Mistake, Tree]], gots: Sequence[Got], wrong: bool
     ) -> list[tuple[Mistake, Tree]]:
-        """Those that answer each request as the submission did, and (`wrong`) at least once not as the solution does."""
+        """Those that answer each request as the submission did, and (`wrong`) once at least not as the solution."""
         left, differing = list(candidates), set()
         for got in gots:
             if len(left) <= (0 if wrong else 1):

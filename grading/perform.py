@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -86,14 +86,12 @@ class _Watcher:
                 if request.grad is not None:
                     self.seen["grads"] = self._gradients(output, inputs, parameters)
         finally:
-            self.seen["changed"] = tuple(
-                number for number, tensor in enumerate(originals) if copy.changed(tensor)
-            )
+            self.seen["changed"] = tuple(number for number, tensor in enumerate(originals) if copy.changed(tensor))
         self.seen["counts"] = counts
         self.seen["facts"] = tuple(_facts(tensor, inputs) for tensor in plain.tensors_in(_shallow(output)))
         self.seen["output"] = plain.map_tensors(plain.make_plain(output), torch.clone)
 
-    def _target(self, module: Any, copy: plain.Copier) -> tuple[Callable[..., Any], dict[str, torch.Tensor]]:
+    def _target(self, module: Any, copy: plain.Copier) -> tuple[Callable[..., Any], Mapping[str, torch.Tensor]]:
         """What is to be called, and the parameters that want a gradient."""
         request = self.request
         if request.scenario is not None:
@@ -127,7 +125,7 @@ class _Watcher:
         return output
 
     def _gradients(
-        self, output: Any, inputs: list[torch.Tensor], parameters: dict[str, torch.Tensor]
+        self, output: Any, inputs: list[torch.Tensor], parameters: Mapping[str, torch.Tensor]
     ) -> dict[int | str, torch.Tensor | None]:
         """Vector-Jacobian products with the cotangents of the request; None where nothing flows."""
         request = self.request
@@ -164,7 +162,7 @@ class _Watcher:
         text = " ".join(str(error).replace(self.tree.package + ".", "").split())[:300]
         name = type(error).__name__
         line = f"{name}: {text}" if text else name
-        about = {"type": name, "bases": tuple(base.__name__ for base in type(error).__mro__), "traceback": self._show(frames)}
+        about = (name, tuple(base.__name__ for base in type(error).__mro__), self._show(frames))
         match error:
             case _Missing():
                 return Trouble("missing", text)
@@ -178,18 +176,18 @@ class _Watcher:
                 needed = error.name.removeprefix(self.tree.package + ".").replace(".", "/")
                 return Trouble("unstarted", f"{needed}.py is not there", exercise=needed)
             case OutOfTime():
-                return Trouble("time", f"did not finish within {self.request.seconds:g} s, was{place}", **about)
+                return Trouble("time", f"did not finish within {self.request.seconds:g} s, was{place}", *about)
             case PrintedTooMuch():
-                return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", **about)
+                return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", *about)
             case MemoryError():
-                return Trouble("memory", f"ran out of memory{place}", **about)
+                return Trouble("memory", f"ran out of memory{place}", *about)
             case RuntimeError() if "can't allocate memory" in text:
-                return Trouble("memory", f"ran out of memory{place}", **about)
+                return Trouble("memory", f"ran out of memory{place}", *about)
             case NotImplementedError() if where and _raised_in(error, where.filename):
                 return Trouble("unstarted", text, exercise=self.tree.exercise_of(where.filename) or self.exercise)
         if not self.imported:
-            return Trouble("load", f"{self.exercise}.py does not import: {line}", **about)
-        return Trouble("raised", line, **about)
+            return Trouble("load", f"{self.exercise}.py does not import: {line}", *about)
+        return Trouble("raised", line, *about)
 
     def _own_frames(self, error: BaseException) -> list[traceback.FrameSummary]:
         scenario = self.request.scenario
@@ -334,4 +332,3 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         sys.breakpointhook = breakpoint_hook
         if others:  # somebody else's alarm, pytest-timeout's say, goes on
             signal.setitimer(signal.ITIMER_REAL, max(others - (time.monotonic() - started), 0.001))
-

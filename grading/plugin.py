@@ -23,7 +23,7 @@ from grading.explanation import Explanation, NotGradableHere, NotOffered, NotSta
 from grading.interface import SourceError, unstarted
 from grading.records import Grade, Part, Record, Verdict, show_points
 from grading.skeleton import skeleton, test_sources
-from grading.trees import Tree, TreeError, find_tree
+from grading.trees import Tree, TreeError, clear_scratch, find_tree
 
 if TYPE_CHECKING:
     from grading.draw import Draw
@@ -189,7 +189,7 @@ class Grading:
         if call.excinfo is not None and isinstance(call.excinfo.value, (KeyboardInterrupt, pytest.exit.Exception)):
             return report
         record = self.judge(item, module, call)
-        report.whetstone = record.to_dict()
+        report.whetstone = record.to_dict()  # type: ignore[attr-defined]
         # For JUnit, which takes them from the report of the teardown.
         item.user_properties += [("points", record.points), ("max_points", record.max_points)]
         item.user_properties += [("verdict", record.verdict), ("mistake", record.mistake or "")]
@@ -213,7 +213,7 @@ class Grading:
         section = (mistake and mistake.handout) or marks.section_of(item)
         handout = module.handout + (f"#{section}" if section else "")
         likely = mistake.explanation if mistake else ""
-        line, source = test_sources(self.course.tests(module.exercise)).get(item.originalname, (None, ""))  # type: ignore[attr-defined]
+        line, source = test_sources(self.course.tests(module.exercise))[item.originalname]  # type: ignore[attr-defined]
         observed = item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
         return Record(
             id=record_id(item),
@@ -227,7 +227,7 @@ class Grading:
             mistake=mistake.name if mistake else None,
             handout=handout,
             parts=parts,
-            figures=dict(item.stash.get(FIGURES, {})),
+            figures=item.stash.get(FIGURES, {}),
             output="".join(got.printed for got in observed)[:20_000],
             test_code=source,
             line=line,
@@ -312,6 +312,9 @@ class Grading:
                 session.exitstatus = POINTS_MISSING
         self.write_reports()
 
+    def pytest_unconfigure(self) -> None:
+        clear_scratch()
+
     def write_reports(self) -> None:
         if self.report is None or hasattr(self.config, "workerinput"):
             return
@@ -374,7 +377,7 @@ class GradedModule(pytest.Module):
     grading: Grading
     exercise: str
     tree: Tree
-    absent: pytest.skip.Exception | None = None  # why none of the tests needs to run
+    absent: NotStarted | NotOffered | None = None  # why none of the tests needs to run
 
     @property
     def handout(self) -> str:
@@ -390,7 +393,7 @@ class GradedModule(pytest.Module):
         load_hypothesis_profile()
         return importlib.import_module(f"tests.{self.exercise.replace('/', '.test_')}")
 
-    def _absent(self) -> pytest.skip.Exception | None:
+    def _absent(self) -> NotStarted | NotOffered | None:
         path = self.tree.file(self.exercise)
         if path is None and self.tree.library:
             return NotOffered(f"{self.tree.name} does not offer {self.exercise}")
@@ -449,7 +452,7 @@ FIGURES = pytest.StashKey[dict[str, Any]]()
 @pytest.fixture
 def submission(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Submission]:
     """The exercise under test: `call`, `make` and `run` ask it for something and give plain data back."""
-    grading: Grading = pytestconfig.pluginmanager.get_plugin("whetstone")
+    grading = _grading(pytestconfig)
     made = request.node.stash[SUBMISSION] = grading.submission(request.node)
     yield made
     grading.remember(made)
@@ -460,7 +463,7 @@ def draw(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Draw:
     """Inputs from the grading seed: `draw.normal(2, 3, dtype="float16")` and the like."""
     from grading.draw import Draw
 
-    grading: Grading = pytestconfig.pluginmanager.get_plugin("whetstone")
+    grading = _grading(pytestconfig)
     return Draw(grading.seed, record_id(request.node), pytestconfig.getoption("--device"))
 
 
@@ -475,6 +478,12 @@ def part(request: pytest.FixtureRequest) -> Callable[[str], contextlib.AbstractC
 def figures(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What a test measured, for the records: `figures["flops"] = got.counts["flops"]`."""
     return request.node.stash.setdefault(FIGURES, {})
+
+
+def _grading(config: pytest.Config) -> Grading:
+    grading = config.pluginmanager.get_plugin("whetstone")
+    assert isinstance(grading, Grading)
+    return grading
 
 
 def graded_module(item: pytest.Item) -> GradedModule | None:
@@ -497,10 +506,10 @@ def record_id(item: pytest.Item) -> str:
 
 def title(item: pytest.Item) -> str:
     """The first line of the test's docstring, or its name in words, with its parameters."""
+    name, bracket, parameters = item.name.partition("[")
     docstring = (getattr(item, "obj", None).__doc__ or "").strip()
-    words = docstring.splitlines()[0].rstrip(".") if docstring else item.originalname.removeprefix("test_").replace("_", " ")  # type: ignore[attr-defined]
-    parameters = item.name.partition("[")
-    return f"{words} {parameters[1]}{parameters[2]}".strip()
+    words = docstring.splitlines()[0].rstrip(".") if docstring else name.removeprefix("test_").replace("_", " ")
+    return f"{words} {bracket}{parameters}".strip()
 
 
 def load_hypothesis_profile() -> None:

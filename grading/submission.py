@@ -190,7 +190,10 @@ def _source_of(function: Callable[..., Any]) -> Scenario:
     for statement in ast.parse(Path(filename).read_text("utf-8")).body:
         if isinstance(statement, ast.Import):
             kept = [alias for alias in statement.names if (alias.asname or alias.name.partition(".")[0]) in used]
-        elif isinstance(statement, ast.ImportFrom) and (statement.module or "").split(".")[0] not in ("grading", "tests"):
+        elif isinstance(statement, ast.ImportFrom) and (statement.module or "").split(".")[0] not in (
+            "grading",
+            "tests",
+        ):
             kept = [alias for alias in statement.names if (alias.asname or alias.name) in used]
         else:
             continue

@@ -1,6 +1,6 @@
 """Implementation trees: directories with the same paths inside, all graded by the same tests.
 
-`exercises/`, `solutions/`, a hand-in, a library under `tests/libraries/`, a known mistake: nothing but the files differs.
+`exercises/`, `solutions/`, a hand-in, a library under `tests/libraries/`, a known mistake: only the files differ.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
-import shutil
 import sys
 import tempfile
 import types
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,19 +93,36 @@ class Tree:
             del sys.modules[name]
 
     def overlaid(self, name: str, exercise: str, source: str) -> Tree:
-        """This tree with one file replaced, on disk for as long as the result is held."""
-        folder = Path(tempfile.mkdtemp(prefix="whetstone-"))
+        """This tree with one file replaced, until `clear_scratch`."""
+        folder = Path(tempfile.mkdtemp(dir=_scratch()))
         path = folder / f"{exercise}.py"
         path.parent.mkdir(parents=True)
         path.write_text(source, "utf-8")
-        tree = Tree(name, (folder, *self.roots))
-        weakref.finalize(tree, shutil.rmtree, folder, ignore_errors=True)
-        return tree
+        return Tree(name, (folder, *self.roots))
 
     def lent(self, exercise: str, lender: Tree) -> Tree:
         """This tree's file of one exercise over the lender's files: everything it builds on comes from the lender."""
         path = self.file(exercise)
         return lender if path is None else lender.overlaid(self.name, exercise, path.read_text("utf-8", "replace"))
+
+
+_scratch_folder: tempfile.TemporaryDirectory[str] | None = None
+
+
+def _scratch() -> str:
+    """The folder of this process for files laid over a tree."""
+    global _scratch_folder
+    if _scratch_folder is None:
+        _scratch_folder = tempfile.TemporaryDirectory(prefix="whetstone-")
+    return _scratch_folder.name
+
+
+def clear_scratch() -> None:
+    """Remove the files that were laid over trees: at the end of a run, because an xdist worker has no other end."""
+    global _scratch_folder
+    if _scratch_folder is not None:
+        _scratch_folder.cleanup()
+        _scratch_folder = None
 
 
 def find_tree(course: Course, name: str, start: Path, option: str = "--impl") -> Tree:

@@ -55,7 +55,7 @@ def limit_memory(megabytes: int) -> None:
 
 
 def main() -> None:
-    incoming, outgoing = (os.fdopen(int(number), mode) for number, mode in zip(sys.argv[1:3], ("rb", "wb"), strict=True))
+    incoming, outgoing = os.fdopen(int(sys.argv[1]), "rb"), os.fdopen(int(sys.argv[2]), "wb")
     setup = json.loads(read_message(incoming) or b"{}")
 
     from grading.perform import perform

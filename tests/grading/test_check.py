@@ -35,7 +35,6 @@ def test_an_exercise_with_nothing_wrong_is_accepted(toy):
 
 SOLUTION, STUB = "solutions/week1/mean.py", "exercises/week1/mean.py"
 TESTS, BANK = "tests/week1/test_mean.py", "tests/mistakes/week1/mean.toml"
-PASSING_TEST = '\n\n@pytest.mark.points(1)\ndef test_nothing(submission):\n    """A test that cannot fail."""\n    submission.call("weighted_mean", torch.ones(3))\n'
 
 # What is done to the toy course, and what must be said.
 WRONGS = {
@@ -43,20 +42,62 @@ WRONGS = {
         [(SOLUTION, "(x * weights).sum(dim), total", "(x * weights).sum(dim), 2 * total")],
         "week1/mean: the solution loses points in test_plain_mean",
     ),
-    "a stub out of step": ([(STUB, "The mean of x", "A mean of x")], "the stub is out of step with the solution; run python -m grading stubs"),
+    "a stub out of step": (
+        [(STUB, "The mean of x", "A mean of x")],
+        "the stub is out of step with the solution; run python -m grading stubs",
+    ),
     "a stub that earns points": (
-        [(STUB, "    raise NotImplementedError\n\n\nclass", "    return x.mean(dim) if weights is None else x\n\n\nclass")],
+        [
+            (
+                STUB,
+                "    raise NotImplementedError\n\n\nclass",
+                "    return x.mean(dim) if weights is None else x\n\n\nclass",
+            )
+        ],
         "the stub earns 2 points before anybody wrote a line",
     ),
-    "a mistake that loses no points": ([(BANK, '= " + 0 * self.gain', '= " * (self.gain + 0)')], "the known mistake 'gain-forgotten' loses no points: the graded tests have a hole"),
-    "a mistake without an explanation": ([(BANK, 'explanation = "The gain is never multiplied in."', "")], "the mistake 'gain-forgotten' has no explanation"),
-    "a mistake that does not fit the solution": ([(BANK, 'old = " * self.gain', 'old = " / self.gain')], "the mistake 'gain-forgotten' replaces a text that stands 0 times in the solution"),
-    "a mistake with another key": ([(BANK, "[gain-forgotten]", "[gain-forgotten]\nhint = 1")], "the mistake 'gain-forgotten' does not know 'hint'"),
+    "a mistake that loses no points": (
+        [(BANK, '= " + 0 * self.gain', '= " * (self.gain + 0)')],
+        "the known mistake 'gain-forgotten' loses no points: the graded tests have a hole",
+    ),
+    "a mistake without an explanation": (
+        [(BANK, 'explanation = "The gain is never multiplied in."', "")],
+        "the mistake 'gain-forgotten' has no explanation",
+    ),
+    "a mistake that does not fit the solution": (
+        [(BANK, 'old = " * self.gain', 'old = " / self.gain')],
+        "the mistake 'gain-forgotten' replaces a text that stands 0 times in the solution",
+    ),
+    "a mistake with another key": (
+        [(BANK, "[gain-forgotten]", "[gain-forgotten]\nhint = 1")],
+        "the mistake 'gain-forgotten' does not know 'hint'",
+    ),
     "a bank that is no TOML": ([(BANK, "[gain-forgotten]", "[gain-forgotten")], "is not valid TOML"),
-    "a test without points": ([(TESTS, "@pytest.mark.points(2)\n", "")], "test_centred has no points; mark it with @pytest.mark.points"),
-    "a section that is not there": ([(TESTS, '@pytest.mark.handout("mean")\n@pytest.mark.limit', '@pytest.mark.handout("means")\n@pytest.mark.limit')], "test_centred points to exercises/week1/mean.md#means, which has no such section"),
-    "a numeric test that is too loose": ([(TESTS, "expect(submission.make(\"Centred\", 8).load(state).call(x, grad=True)).close_to(centred, state, x)", "expect(submission.make(\"Centred\", 8).load(state).call(x)).close_to(centred, state, x, factor=1e30)")], "test_centred passes although the output is all zeros"),
-}  # fmt: skip
+    "a test without points": (
+        [(TESTS, "@pytest.mark.points(2)\n", "")],
+        "test_centred has no points; mark it with @pytest.mark.points",
+    ),
+    "a section that is not there": (
+        [
+            (
+                TESTS,
+                '@pytest.mark.handout("mean")\n@pytest.mark.limit',
+                '@pytest.mark.handout("means")\n@pytest.mark.limit',
+            )
+        ],
+        "test_centred points to exercises/week1/mean.md#means, which has no such section",
+    ),
+    "a numeric test that is too loose": (
+        [
+            (
+                TESTS,
+                'expect(submission.make("Centred", 8).load(state).call(x, grad=True)).close_to(centred, state, x)',
+                'expect(submission.make("Centred", 8).load(state).call(x)).close_to(centred, state, x, factor=1e30)',
+            )
+        ],
+        "test_centred passes although the output is all zeros",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", WRONGS)
@@ -69,7 +110,14 @@ def test_what_is_wrong_is_refused(toy, what):
     assert sentence in text, text
 
 
-@pytest.mark.parametrize(("path", "sentence"), [("exercises/week1/mean.md", "has no handout"), ("exercises/week1/mean.ko.md", "has no Korean handout"), (SOLUTION, "has no solution")])
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("exercises/week1/mean.md", "has no handout"),
+        ("exercises/week1/mean.ko.md", "has no Korean handout"),
+        (SOLUTION, "has no solution"),
+    ],
+)
 def test_a_file_that_is_missing_is_refused(toy, path, sentence):
     (toy / path).unlink()
     status, text = check(toy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.grading.conftest import write_hand_in
@@ -14,33 +16,41 @@ DISASTERS = {
         "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
         "did not finish within 2 s and did not let itself be interrupted; it was killed",
     ),
-    "a hang below Python": ("import time, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(999)", "was killed"),
+    "a hang below Python": (
+        "import time, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(999)",
+        "was killed",
+    ),
     "os._exit": ("import os\nos._exit(0)", "the process ended itself with exit status 0"),
     "a segmentation fault": ("import ctypes\nctypes.string_at(0)", "the process died of SIGSEGV"),
     "abort": ("import os\nos.abort()", "the process died of SIGABRT"),
     "too much memory": ("torch.zeros(1 << 34).sum()", "ran out of memory"),
     "too much memory in Python": ("[bytes(1 << 20) for _ in range(1 << 20)]", "ran out of memory"),
-    "reading the solution": (
-        f"import pathlib\nfor p in pathlib.Path({'ROOT'!r}).rglob('*.py'):\n    if 'solutions' in str(p): p.read_text()",
-        "may not read",
-    ),
+    "reading the solution": ("open('ROOT/solutions/week1/mean.py').read()", "may not read"),
+    "listing the tests": ("import os\nos.listdir('ROOT/tests/week1')", "may not read"),
     "writing to the grader's pipe": (
         "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'\\1' * 4096)\n    except OSError: pass",
         "its answer cannot be read|did not finish",
     ),
     "closing every file": ("import os\nos.closerange(0, 256)", "the process|pipe|Error"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", DISASTERS)
 def test_a_disaster_costs_one_test(toy, run_pytest, what):
-    import re
-
     body, message = DISASTERS[what]
-    disaster = "\n    ".join(body.replace("ROOT", str(toy)).splitlines())
-    hand_in = write_hand_in(toy.parent / "hand-in", mean=SOLUTION.replace("    if weights is None:", f"    if x.dtype == torch.float16:\n        {disaster.replace(chr(10), chr(10) + '    ')}\n    if weights is None:", 1))
+    lines = [
+        "    if x.dtype == torch.float16:",
+        *(f"        {line}" for line in body.replace("ROOT", str(toy)).splitlines()),
+    ]
+    source = SOLUTION.replace("    if weights is None:", "\n".join([*lines, "    if weights is None:"]), 1)
+    hand_in = write_hand_in(toy.parent / "hand-in", mean=source)
     test_file = toy / "tests/week1/test_mean.py"
-    test_file.write_text(test_file.read_text("utf-8").replace('@pytest.mark.parametrize("dtype"', '@pytest.mark.limit(seconds=2)\n@pytest.mark.parametrize("dtype"'), "utf-8")
+    test_file.write_text(
+        test_file.read_text("utf-8").replace(
+            '@pytest.mark.parametrize("dtype"', '@pytest.mark.limit(seconds=2)\n@pytest.mark.parametrize("dtype"'
+        ),
+        "utf-8",
+    )
     run = run_pytest(toy, "exercises", "--impl", str(hand_in), "--isolate", "--memory-limit", "3000")
     lost = [record for record in run.grade["records"] if record["verdict"] != "passed"]
     assert [record["id"] for record in lost] == ["week1/mean::test_plain_mean[float16]"]
@@ -52,8 +62,6 @@ def test_the_same_grade_in_both_processes(toy, run_pytest):
     source = with_body("print('here')\nreturn x.sum(dim)")
     hand_in = str(write_hand_in(toy / "hand-in", mean=source))
     runs = [run_pytest(toy, "exercises", "--impl", hand_in, *more) for more in ((), ("--isolate",))]
-    for record in (record for run in runs for record in run.grade["records"]):
-        record["seconds"] = 0
     first, second = (run.grade["records"] for run in runs)
     for a, b in zip(first, second, strict=True):
         a["seconds"] = b["seconds"] = 0
@@ -61,6 +69,8 @@ def test_the_same_grade_in_both_processes(toy, run_pytest):
 
 
 def test_the_child_cannot_import_what_the_judge_knows(toy, run_pytest):
-    source = with_body("import sys\nassert not any(n.startswith(('tests', 'solutions')) for n in sys.modules)\nreturn x.mean(dim)")
+    source = with_body(
+        "import sys\nassert not any(n.startswith(('tests', 'solutions')) for n in sys.modules)\nreturn x.mean(dim)"
+    )
     run = run_pytest(toy, "exercises", "--impl", str(write_hand_in(toy / "hand-in", mean=source)), "--isolate")
     assert run.record("test_plain_mean[float32]")["verdict"] == "passed"

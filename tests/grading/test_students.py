@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.grading.conftest import TOY, write_hand_in
+from tests.grading.conftest import TOY, grade_trees, write_hand_in
 
 SOLUTION = (TOY / "solutions/week1/mean.py").read_text("utf-8")
 STUB = (TOY / "exercises/week1/mean.py").read_text("utf-8")
@@ -63,13 +63,31 @@ SIGNATURE = "x: torch.Tensor, weights: torch.Tensor | None = None, dim: int = -1
 
 # What is wrong with a hand-in, and what the one line that says so must match.
 BROKEN = {
-    "a syntax error": (SOLUTION.replace("return _divide(", "return _divide(("), r"week1/mean\.py, line \d+.*'\(' was never closed"),
-    "an import that fails": (with_line("import no_such_package"), "does not import: ModuleNotFoundError: No module named 'no_such_package'"),
+    "a syntax error": (
+        SOLUTION.replace("return _divide(", "return _divide(("),
+        r"week1/mean\.py, line \d+.*'\(' was never closed",
+    ),
+    "an import that fails": (
+        with_line("import no_such_package"),
+        "does not import: ModuleNotFoundError: No module named 'no_such_package'",
+    ),
     "an error at the top level": (SOLUTION + "\n1 / 0\n", "does not import: ZeroDivisionError"),
-    "a renamed function": (SOLUTION.replace("weighted_mean", "weighed_mean"), "has no weighted_mean; it has weighed_mean: is that the one?"),
-    "too few parameters": (with_body("return 1").replace(SIGNATURE, "x"), r"weighted_mean\(x\).* does not fit the call: too many positional arguments"),
-    "a parameter too many": (with_body("return 1").replace(SIGNATURE, "x, y, weights=None"), r"does not fit the call: missing a required argument: 'y'"),
-    "a function that is no function": (SOLUTION + "\nweighted_mean = 3\n", "weighted_mean is not callable: it is a int"),
+    "a renamed function": (
+        SOLUTION.replace("weighted_mean", "weighed_mean"),
+        "has no weighted_mean; it has weighed_mean: is that the one?",
+    ),
+    "too few parameters": (
+        with_body("return 1").replace(SIGNATURE, "x"),
+        r"weighted_mean\(x\).* does not fit the call: too many positional arguments",
+    ),
+    "a parameter too many": (
+        with_body("return 1").replace(SIGNATURE, "x, y, weights=None"),
+        r"does not fit the call: missing a required argument: 'y'",
+    ),
+    "a function that is no function": (
+        SOLUTION + "\nweighted_mean = 3\n",
+        "weighted_mean is not callable: it is a int",
+    ),
     "no answer": (with_body("pass"), "no tensor was returned"),
     "a list": (with_body("return x.mean(dim).tolist()"), "no tensor was returned"),
     "a number": (with_body("return 3.0"), "no tensor was returned"),
@@ -84,34 +102,21 @@ BROKEN = {
     "an exception": (with_body("return x[10**6]"), "IndexError"),
     "sys.exit": (with_body("import sys\nsys.exit(0)"), "SystemExit"),
     "endless recursion": (with_body("return weighted_mean(x)"), "RecursionError"),
-    "a gigabyte of output": (with_body("while True:\n    print('x' * 1000000)"), r"printed more than 10 MB and was stopped at week1/mean.py, line \d+"),
+    "a gigabyte of output": (
+        with_body("while True:\n    print('x' * 1000000)"),
+        r"printed more than 10 MB and was stopped at week1/mean.py, line \d+",
+    ),
     "the answers of another tree": (with_line("from solutions.week1.mean import weighted_mean"), "imports solutions"),
     "the grader": (with_line("import grading.perform"), "imports grading"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="session")
 def broken(tmp_path_factory):
-    """The grade of every broken hand-in, from one process."""
-    import json
-    import subprocess
-    import sys
-
-    from tests.grading.conftest import environment
-
+    """The records of every broken hand-in, from one process."""
     folder = tmp_path_factory.mktemp("broken")
-    for number, (source, _) in enumerate(BROKEN.values()):
-        write_hand_in(folder / str(number), mean=source)
-    script = (
-        "import json, sys; from pathlib import Path; from grading.course import Course\n"
-        "from grading.check import grade_tree; from grading.trees import Tree\n"
-        f"course = Course(Path({str(TOY)!r}))\n"
-        f"grades = [grade_tree(course, 'week1/mean', Tree(str(n), (Path({str(folder)!r}) / str(n),))) for n in range({len(BROKEN)})]\n"
-        f"Path({str(folder / 'grades.json')!r}).write_text(json.dumps([[r.to_dict() for r in g.records] for g in grades]))"
-    )
-    subprocess.run([sys.executable, "-c", script], env=environment(), check=True, timeout=300)
-    grades = json.loads((folder / "grades.json").read_text("utf-8"))
-    return dict(zip(BROKEN, grades, strict=True))
+    trees = [str(write_hand_in(folder / str(n), mean=source)) for n, (source, _) in enumerate(BROKEN.values())]
+    return dict(zip(BROKEN, grade_trees(TOY, "week1/mean", *trees), strict=True))
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -181,7 +186,8 @@ def test_what_a_library_lacks_is_not_offered(toy, run_pytest):
 def test_prerequisites_can_be_lent(toy, run_pytest):
     for top in ("exercises", "solutions"):
         (toy / top / "week1/spread.py").write_text(
-            "from .mean import weighted_mean\n\n\ndef spread(x):\n    return weighted_mean((x - weighted_mean(x).unsqueeze(-1)) ** 2)\n"
+            "from .mean import weighted_mean\n\n\n"
+            "def spread(x):\n    return weighted_mean((x - weighted_mean(x).unsqueeze(-1)) ** 2)\n"
         )
     (toy / "tests/week1/test_spread.py").write_text(
         "import pytest\nfrom grading import expect\n\n\n@pytest.mark.points(1)\ndef test_spread(submission, draw):\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -60,9 +61,14 @@ def weights(draw, name, d_model=24, nhead=4, dim_feedforward=40, bias=True, dtyp
     """A state dict of PyTorch's layer, filled with numbers large enough to show what goes wrong."""
     layer = getattr(nn, f"Transformer{name}")(d_model, nhead, dim_feedforward, bias=bias, device="meta")
     return {
-        entry: draw.normal(*tensor.shape, dtype=dtype, scale=0.3, mean=float(entry[:4] == "norm" and "weight" in entry))
+        entry: draw.normal(*tensor.shape, dtype=dtype, scale=0.3, mean=is_gain(entry))
         for entry, tensor in layer.state_dict().items()
     }
+
+
+def is_gain(entry):
+    """Whether this is the weight of a norm, which is about 1 where other weights are about 0."""
+    return entry.startswith("norm") and entry.endswith("weight")
 
 
 def sequences(draw, name, batch=2, d_model=24, dtype="float32"):
@@ -292,7 +298,7 @@ def only(name, last, first, inside):
     `inside`: the 1 comes by way of an attention weight or an activation, each dropped by itself; else it is a bias.
     """
     state = getattr(nn, f"Transformer{name}")(8, 8, 8).state_dict()
-    state = {entry: torch.full_like(tensor, entry[:4] == "norm" and "weight" in entry) for entry, tensor in state.items()}
+    state = {entry: torch.full_like(tensor, is_gain(entry)) for entry, tensor in state.items()}
     ones = torch.ones(8).index_fill(0, torch.tensor(0), 0)
     if inside:
         state[first].fill_(1)
@@ -302,38 +308,35 @@ def only(name, last, first, inside):
     return state
 
 
-@pytest.mark.points(outputs=1, inside=1)
+@pytest.mark.points(1)
+@pytest.mark.parametrize("where", ["outputs", "inside"])
 @BOTH
 @pytest.mark.handout("dropout")
-def test_dropout_hits_every_sublayer_in_training(submission, name, part):
-    """In training mode the output of each sublayer is dropped from, and so are attention weights and activations."""
-    inputs = [torch.zeros(256, 1, 8) for _ in SUBLAYERS[name][1:]]
-    for where, keep in (("outputs", 0.75), ("inside", 0.75**2)):  # what is dropped from inside is so again on the way out
-        with part(where):
-            for last, first, words in SUBLAYERS[name]:
-                state = only(name, last, first, inside=where == "inside")
-                for norm_first in (False, True):
-                    made = submission.make(name, 8, 8, 8, dropout=0.25, norm_first=norm_first)
-                    output = made.load(state).train().call(*inputs).output
-                    kept = output[..., 1:] > output[..., :1] + 1e-3  # the first channel is what a dropped one becomes
-                    share, noise = kept.double().mean().item(), 5 * math.sqrt(keep * (1 - keep) / kept.numel())
-                    with_what = f"with dropout=0.25 and norm_first={norm_first} {words}"
-                    if where == "inside":
-                        with_what += ", whose attention weights or activations are dropped from as well,"
-                    expect.that(
-                        abs(share - keep) < noise,
-                        f"{with_what} keeps {share:.1%} of its numbers, where {keep:.1%} are to be kept",
-                    )
-                    expect.that(
-                        len(kept.flatten(0, 1).unique(dim=0)) > 60,
-                        f"{with_what} drops the same channels in all sequences: each number is dropped on its own",
-                    )
-                    if norm_first:  # the output is the residual sum itself
-                        scaled = output[..., 1:][kept]
-                        expect.that(
-                            (scaled * keep - 1).abs().max() < 1e-4,
-                            f"{with_what} makes {scaled.mean():.4g} of a kept 1, where {1 / keep:.4g} belongs",
-                        )
+def test_dropout_hits_every_sublayer_in_training(submission, draw, name, where):
+    """In training mode the output of each sublayer is dropped from; inside, attention weights and activations are."""
+    inputs = [torch.zeros(256, 1, 8) for _ in sequences(draw, name)]
+    keep = 0.75 if where == "outputs" else 0.75**2  # what comes from inside is dropped from once more on its way out
+    for (last, first, words), norm_first in itertools.product(SUBLAYERS[name], (False, True)):
+        made = submission.make(name, 8, 8, 8, dropout=0.25, norm_first=norm_first)
+        output = made.load(only(name, last, first, where == "inside")).train().call(*inputs).output
+        kept = output[..., 1:] > output[..., :1] + 1e-3  # the first channel shows what becomes of a dropped number
+        if where == "inside":
+            words += ", with attention weights and activations dropped before,"
+        share, noise = kept.double().mean().item(), 5 * math.sqrt(keep * (1 - keep) / kept.numel())
+        expect.that(
+            abs(share - keep) < noise,
+            f"{words} keeps {share:.1%} of its numbers with dropout=0.25 and norm_first={norm_first}, not {keep:.1%}",
+        )
+        expect.that(
+            len(kept.flatten(0, 1).unique(dim=0)) > 60,
+            f"{words} drops the same channels in every sequence: each number is dropped on its own",
+        )
+        if norm_first:  # the output is the residual sum itself
+            scaled = output[..., 1:][kept]
+            expect.that(
+                (scaled * keep - 1).abs().max() < 1e-4,
+                f"{words} makes {scaled.mean():.4g} of a 1 that is kept with dropout=0.25, not {1 / keep:.4g}",
+            )
 
 
 # --- everything at once ---------------------------------------------------------------------------------------------
@@ -377,8 +380,8 @@ def test_any_legal_layer_is_right(submission, draw, layer):
             masks[f"{which}_mask"] = hidden
         elif kind == "floating-point":
             masks[f"{which}_mask"] = draw.normal(*hidden.shape, dtype="float64").masked_fill(hidden, -math.inf)
-    got = submission.make(name, *sizes, bias=bias, **options).to(torch.float64).load(state).eval().call(*inputs, **masks)
-    expect(got).close_to(ORACLES[name], state, *inputs, nhead=sizes[1], **options, **masks)
+    made = submission.make(name, *sizes, bias=bias, **options).to(torch.float64).load(state).eval()
+    expect(made.call(*inputs, **masks)).close_to(ORACLES[name], state, *inputs, nhead=sizes[1], **options, **masks)
 
 
 # --- Seq2Seq --------------------------------------------------------------------------------------------------------
@@ -402,36 +405,279 @@ def test_every_target_position_gets_logits(submission, draw):
         expect.that(got.output.isfinite().all(), "the logits of a new model are not all finite")
 
 
-def positions_that_change(module, src, tgt, src_mask):
-    """For each source and target token: at which target positions of which sequences the logits change with it."""
+def positions_that_change(module, src, tgt):
+    """For each source and each target token of the first sequence: where, (B, T), the logits change with it."""
     model = module.Seq2Seq(11, 13, 32, 4, 2).eval()
 
-    def changed(src_token=None, tgt_token=None):
-        other_src, other_tgt = src.clone(), tgt.clone()
-        if src_token is not None:
-            other_src[0, src_token] = (other_src[0, src_token] + 1) % 11
-        if tgt_token is not None:
-            other_tgt[0, tgt_token] = (other_tgt[0, tgt_token] + 1) % 13
-        logits = model(other_src, other_tgt)
-        return ((logits - before).abs().amax(-1) > 1e-5 * before.abs().max()).tolist()
+    def changed(tokens, index, vocabulary):
+        before, token = model(src, tgt), tokens[0, index].item()
+        tokens[0, index] = (token + 1) % vocabulary
+        after = model(src, tgt)
+        tokens[0, index] = token
+        return ((after - before).abs().amax(-1) > 1e-5 * before.abs().max()).tolist()
 
     with torch.no_grad():
-        before = model(src, tgt)
-        of_source = [changed(src_token=token) for token in range(src.size(1))]
-        of_target = [changed(tgt_token=token) for token in range(tgt.size(1))]
-    return {"source": of_source, "target": of_target}
+        return {
+            "source": [changed(src, index, 11) for index in range(src.size(1))],
+            "target": [changed(tgt, index, 13) for index in range(tgt.size(1))],
+        }
 
 
-@pytest.mark.points(past=1, future=1)
+@pytest.mark.points(earlier=1, later=1)
 @pytest.mark.handout("seq2seq")
 def test_logits_depend_on_earlier_target_tokens_only(submission, draw, part):
-    """The logits at t depend on the target tokens up to t, all of them, and on none that comes later."""
+    """The logits at t depend on all target tokens up to t, and on none that comes later."""
     src, tgt = draw.integers(0, 11, 2, 4), draw.integers(0, 13, 2, 5)
-    changes = submission.run(positions_that_change, src, tgt, None).output["target"]
+    changes = submission.run(positions_that_change, src, tgt).output["target"]
     for token, (row, _) in enumerate(changes):
         early = [position for position in range(token) if row[position]]
         deaf = [position for position in range(token, 5) if not row[position]]
-        with part("future"):
-            expect.that(not early, f"the logits at {early} change when a later target token does, the one at {token}")
-        with part("past"):
-            expect.that(not deaf, f"the logits at {deaf} don't change when the target token at {token} does")
+        with part("later"):
+            expect.that(not early, f"the logits at {early} change with the target token at {token}, which comes later")
+        with part("earlier"):
+            expect.that(not deaf, f"the logits at {deaf} do not depend on the target token at {token}")
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("seq2seq")
+def test_logits_depend_on_the_whole_source(submission, draw):
+    """Every logit depends on every source token of its own sequence, and on no other sequence."""
+    src, tgt = draw.integers(0, 11, 2, 4), draw.integers(0, 13, 2, 5)
+    changes = submission.run(positions_that_change, src, tgt).output
+    for token, (row, _) in enumerate(changes["source"]):
+        deaf = [position for position in range(5) if not row[position]]
+        expect.that(not deaf, f"the logits at {deaf} do not depend on the source token at {token}")
+    for kind in ("source", "target"):
+        leaks = any(any(other) for _, other in changes[kind])
+        expect.that(not leaks, f"the logits of one sequence change with the {kind} of another one in the batch")
+
+
+def what_the_order_changes(module, src, tgt):
+    model = module.Seq2Seq(11, 13, 32, 4, 2).eval()
+    with torch.no_grad():
+        logits, exchanged = model(src, tgt), model(src.flip(1), tgt)
+    limit = 1e-5 * logits.abs().max()
+    return {
+        "source": bool((logits - exchanged).abs().max() > limit),
+        "target": bool((logits[:, 0] - logits[:, 1]).abs().max() > limit),
+    }
+
+
+@pytest.mark.points(source=1, target=1)
+@pytest.mark.handout("seq2seq")
+def test_source_and_target_carry_positions(submission, part):
+    """The order of the source matters, and so does where in the target a token stands."""
+    src, tgt = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[5, 5, 5]])
+    matters = submission.run(what_the_order_changes, src, tgt).output
+    with part("source"):
+        expect.that(matters["source"], "a source gives the same logits backwards: it carries no positions")
+    with part("target"):
+        expect.that(matters["target"], "a token gives the same logits anywhere in the target: it carries no positions")
+
+
+def rows_as_if_alone(module, src, tgt, lengths):
+    """For each row of a padded batch, whether it gives the logits that the row alone gives."""
+    model = module.Seq2Seq(11, 13, 32, 4, 2).eval()
+    padding = torch.arange(src.size(1)) >= torch.tensor(lengths)[:, None]
+    with torch.no_grad():
+        logits = model(src, tgt, src_key_padding_mask=padding)
+        alone = torch.cat([model(src[[row], :length], tgt[[row]]) for row, length in enumerate(lengths)])
+    return ((logits - alone).abs().amax((1, 2)) <= 1e-5 * alone.abs().max()).tolist()
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("seq2seq")
+def test_a_padded_row_gives_what_the_row_alone_gives(submission, draw):
+    """Padding of the source is seen neither by the encoder nor by the decoder."""
+    lengths = [7, 4, 1]
+    alone = submission.run(rows_as_if_alone, draw.integers(0, 11, 3, 7), draw.integers(0, 13, 3, 5), lengths).output
+    wrong = [length for length, same in zip(lengths, alone, strict=True) if not same]
+    expect.that(not wrong, f"sources of length {wrong}, padded to 7, give other logits than without padding")
+
+
+def after_loading(module, src, tgt):
+    """Whether two new models differ, and whether they still do when the one has loaded the other's state dict."""
+    model, other = module.Seq2Seq(11, 13, 32, 4, 2).eval(), module.Seq2Seq(11, 13, 32, 4, 2).eval()
+
+    def differ():
+        with torch.no_grad():
+            return not torch.allclose(model(src, tgt), other(src, tgt), atol=1e-5)
+
+    before = differ()
+    other.load_state_dict(model.state_dict())
+    return {"before": before, "after": differ()}
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("seq2seq")
+def test_everything_learned_is_in_the_state_dict(submission, draw):
+    """A model that loads the state dict of another one gives its logits."""
+    differ = submission.run(after_loading, draw.integers(0, 11, 2, 4), draw.integers(0, 13, 2, 5)).output
+    expect.that(differ["before"], "two new models give the same logits: their weights should be random")
+    expect.that(not differ["after"], "with another model's state dict it gives other logits: something is not in it")
+
+
+def parameters_of_deeper_models(module):
+    return [sum(p.numel() for p in module.Seq2Seq(11, 13, 32, 4, depth).parameters()) for depth in (1, 2, 3)]
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("seq2seq")
+def test_every_layer_has_weights_of_its_own(submission):
+    """Each layer more adds the parameters of one encoder and one decoder layer."""
+    one, two, three = submission.run(parameters_of_deeper_models).output
+    attentions = 3 * 4 * 32 * 32
+    expect.that(
+        three - two == two - one >= attentions,
+        f"with 1, 2 and 3 layers there are {one:,}, {two:,} and {three:,} parameters: each layer should add equally "
+        f"many, and at least the {attentions:,} of its three attentions",
+    )
+
+
+def parameters_without_gradient(module, src, tgt):
+    model = module.Seq2Seq(11, 13, 32, 4, 2)
+    model(src, tgt).logsumexp(-1).sum().backward()
+    return [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("seq2seq")
+def test_a_gradient_reaches_every_parameter(submission, draw):
+    """The loss can move everything: encoder, decoder, embeddings."""
+    names = submission.run(parameters_without_gradient, draw.integers(0, 11, 2, 4), draw.integers(0, 13, 2, 5)).output
+    expect.that(not names, f"no gradient reaches {', '.join(names[:5])}{' …' if names[5:] else ''}")
+
+
+# --- greedy_decode --------------------------------------------------------------------------------------------------
+
+
+def facts_of_decodings(module, src, lengths, targets, limits):
+    """Teach a new model one target for each source, so that it has something to say, and look at what it then says.
+
+    A target is bos, tokens, eos. `limits` are some max_new_tokens; for each of them: what is true of the ids.
+    """
+    model, bos, eos = module.Seq2Seq(11, 13, 32, 4, 1), targets[0][0], targets[0][-1]
+    padding = None if lengths is None else torch.arange(src.size(1)) >= torch.tensor(lengths)[:, None]
+    tgt = nn.utils.rnn.pad_sequence([torch.tensor(target) for target in targets], True, eos)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(50):
+        optimizer.zero_grad()
+        logits = model(src, tgt[:, :-1], src_key_padding_mask=padding)
+        F.cross_entropy(logits.flatten(0, 1), tgt[:, 1:].flatten()).backward()
+        optimizer.step()
+    model.eval()
+
+    graphs = []  # for each output of each module, whether it requires a gradient
+    for part in model.modules():
+        part.register_forward_hook(lambda *call: graphs.append(getattr(call[-1], "requires_grad", False)))
+    facts = []
+    for limit in limits:
+        graphs.clear()
+        ids = module.greedy_decode(model, src, bos, eos, limit, src_key_padding_mask=padding)
+        facts.append({"form": (str(ids.dtype), ids.dim(), len(ids)), "bos": bool((ids[:, :1] == bos).all())})
+        if facts[-1]["form"] != ("torch.int64", 2, len(src)):
+            continue
+        facts[-1] |= {"new": ids.size(1) - 1, "graph": any(graphs), "said": [], "ended": [], "best": [], "quiet": []}
+        for row, source, length in zip(ids, src, lengths or [None] * len(src), strict=True):
+            end = (row[1:] == eos).nonzero()[:1].sum().item() + 1  # the place of the row's own eos
+            ended = bool((row[1:] == eos).any())
+            new = row[1 : 1 + end] if ended else row[1:]
+            best = True
+            if len(new):
+                with torch.no_grad():
+                    logits = model(source[None, :length], row[None, : len(new)])[0]
+                best = logits.gather(1, new[:, None])[:, 0] >= logits.amax(1) - 1e-4 * logits.abs().amax(1)  # or a tie
+            facts[-1]["said"].append(len(new))
+            facts[-1]["ended"].append(ended)
+            facts[-1]["best"].append(bool(torch.as_tensor(best).all()))
+            facts[-1]["quiet"].append(bool((row[1 + len(new) :] == eos).all()))
+    return facts
+
+
+TARGETS = [[0, 5, 12], [0, 7, 8, 6, 9, 12], [0, 12], [0, 6, 6, 12]]
+
+
+def decodings(submission, draw, lengths=None, targets=TARGETS, limits=(9,)):
+    """The facts of decoding four sources, where the ids have the right form."""
+    facts = submission.run(facts_of_decodings, draw.integers(0, 11, 4, 5), lengths, targets, list(limits)).output
+    for each in facts:
+        dtype, dimensions, rows = each["form"]
+        expect.that(
+            (dtype, dimensions, rows) == ("torch.int64", 2, 4),
+            "the ids are no int64 tensor (B, 1 + N)",
+            expected="torch.int64 with 2 dimensions, 4 rows",
+            came=f"{dtype} with {dimensions} dimensions, {rows} rows",
+        )
+    return facts
+
+
+def rows_where_not(true):
+    return [row for row, each in enumerate(true) if not each]
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("decoding")
+def test_each_new_token_is_the_most_likely_one(submission, draw):
+    """A row is bos, and then each time the token that the model finds most likely after what the row says so far."""
+    (facts,) = decodings(submission, draw)
+    expect.that(facts["bos"], "not every row begins with bos")
+    wrong = rows_where_not(facts["best"])
+    expect.that(not wrong, f"rows {wrong} say other tokens than those that the model finds most likely")
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("decoding")
+def test_a_row_that_has_ended_says_no_more(submission, draw):
+    """After its own eos a row holds eos only, and the ids are as long as the longest row, its eos included."""
+    (facts,) = decodings(submission, draw)
+    wrong = rows_where_not(facts["quiet"])
+    expect.that(not wrong, f"rows {wrong} go on after their eos")
+    longest = max(facts["said"]) if all(facts["ended"]) else 9
+    expect.that(
+        facts["new"] == longest,
+        f"there are {facts['new']} columns of new ids, where the longest row says {longest} tokens, its eos included",
+    )
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("decoding")
+def test_max_new_tokens_is_a_limit(submission, draw):
+    """No row gets more than max_new_tokens tokens, which may be 0, or fewer without having ended."""
+    limits = (3, 1, 0)
+    for limit, facts in zip(limits, decodings(submission, draw, limits=limits), strict=True):
+        expect.that(facts["bos"], f"with max_new_tokens={limit} not every row begins with bos")
+        expect.that(facts["new"] <= limit, f"with max_new_tokens={limit} there are {facts['new']} new tokens")
+        expect.that(
+            facts["new"] == limit or all(facts["ended"]),
+            f"with max_new_tokens={limit} there are {facts['new']} new tokens, and yet not every row has ended",
+        )
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("decoding")
+def test_bos_and_eos_may_be_the_same_id(submission, draw):
+    """The bos at the beginning ends nothing, even where it is the same id as eos."""
+    (facts,) = decodings(submission, draw, targets=[[12, *target[1:]] for target in TARGETS])
+    expect.that(
+        facts["bos"] and all(facts["best"]) and all(facts["quiet"]),
+        "with bos == eos the rows say other tokens than those that the model finds most likely",
+    )
+    longest = max(facts["said"]) if all(facts["ended"]) else 9
+    expect.that(facts["new"] == longest, f"with bos == eos there are {facts['new']} columns of new ids, not {longest}")
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("decoding")
+def test_padding_changes_no_translation(submission, draw):
+    """Each row of a padded batch says what the model finds most likely for the row alone, without padding."""
+    (facts,) = decodings(submission, draw, lengths=[5, 3, 4, 1])
+    wrong = rows_where_not(facts["best"])
+    expect.that(not wrong, f"rows {wrong} are translated in another way than alone: their padding is seen")
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("decoding")
+def test_decoding_keeps_no_graph(submission, draw):
+    """Nothing is kept for a backward that never comes."""
+    (facts,) = decodings(submission, draw)
+    expect.that(not facts["graph"], "a module of the model gives an output that requires a gradient: a graph is kept")

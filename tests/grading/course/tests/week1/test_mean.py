@@ -11,7 +11,9 @@ DTYPES = ("float32", "float16")
 def mean(x, weights=None, dim=-1):
     w = torch.ones_like(x) if weights is None else weights.expand_as(x)
     total = w.sum(dim)
-    return torch.where(total == 0, torch.zeros_like(total), (x * w).sum(dim) / torch.where(total == 0, torch.ones_like(total), total))
+    return torch.where(
+        total == 0, torch.zeros_like(total), (x * w).sum(dim) / torch.where(total == 0, torch.ones_like(total), total)
+    )
 
 
 def centred(state, x):

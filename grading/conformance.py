@@ -1,0 +1,52 @@
+"""`python -m grading conformance`: how the libraries themselves do in the graded tests, as a table for the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grading.check import grade_tree
+from grading.course import Course
+from grading.records import Tally, show_points
+from grading.trees import find_tree, known_trees
+
+BEGIN, END = "<!-- conformance: python -m grading conformance -->", "<!-- end of conformance -->"
+
+
+def write_table(course: Course, readme: Path) -> str:
+    """Grade every library, put the table between its marks in the README, and return it. ValueError without marks."""
+    text = readme.read_text("utf-8")
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{readme.name} has no lines {BEGIN} and {END} to put the table between")
+    table = conformance(course)
+    head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
+    readme.write_text(f"{head}{BEGIN}\n\n{table}\n{END}{tail}", "utf-8")
+    return table
+
+
+def conformance(course: Course) -> str:
+    """A row for each exercise, a column for each library, and below what a library does differently."""
+    libraries = [name for name in known_trees(course) if name not in ("exercises", "solutions")]
+    rows, differences = [], []
+    for exercise in course.exercises:
+        cells = []
+        for name in libraries:
+            tree = find_tree(course, name, course.root)
+            tally: Tally = Tally(()) if tree.file(exercise) is None else grade_tree(course, exercise, tree)
+            cells.append(_cell(tally))
+            differences += [
+                f"- `{name}`, {exercise}, {record.title}: {record.reason}"
+                for record in tally.records
+                if record.verdict == "failed"
+            ]
+        if any(cells):
+            rows.append([f"[{exercise}](exercises/{exercise}.md)", *cells])
+    header = ["points of what is offered", *(f"`{name}`" for name in libraries)]
+    lines = [header, ["---", *("---:" for _ in libraries)], *rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table + "\n" + ("\nWhere they differ:\n\n" + "\n".join(differences) + "\n" if differences else "")
+
+
+def _cell(tally: Tally) -> str:
+    if not tally.max_points:
+        return ""
+    return f"{show_points(tally.points)}/{show_points(tally.max_points)}"
