@@ -11,7 +11,7 @@ holds for the largest error, spread and size, and for the means too: one corrupt
 NaN and ±inf must sit in the same places; integers and booleans must be equal.
 
 The factor is the room for other ways to compute than the reference's. In float32 and float64 it is 32, because all of
-the computation, accumulators too, is in that precision. In half precisions it is 4, a few times the plain formula's
+the computation, accumulators too, is in that precision. In half precisions it is 6, a few times the plain formula's
 own error as in flash-attn's tests: whoever uses them keeps accumulators in float32.
 tests/grading/test_closeness.py holds the margins that were measured on right and on wrong attentions.
 
@@ -37,7 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 aten = torch.ops.aten
 
 FACTOR = 32.0  # in float32 and float64
-HALF_FACTOR = 4.0  # in dtypes of 16 bits and less
+HALF_FACTOR = 6.0  # in dtypes of 16 bits and less
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def compare(
             What it computes by itself (positions, tables) is taken to be computed in float32 at least.
         leaves: every floating-point tensor that the answers depend on, as it was when they were computed. The least
             precise dtype among the leaves and the answers is the one that the computation may round to.
-        factor: instead of 32 (or 4 in half precisions), where the exercise has a reason.
+        factor: instead of 32 (or 6 in half precisions), where the exercise has a reason.
 
     Raises:
         ValueError: names or shapes of the answers are not the reference's.
@@ -131,15 +131,23 @@ def compare(
     dtypes = {tensor.dtype for tensor in (*leaves, *answers.values()) if tensor.is_floating_point()}
     precision = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
     factor = factor or (HALF_FACTOR if torch.finfo(precision).bits <= 16 else FACTOR)
-    spreads = _spreads(solve, exact, reference, precision)
-    return Comparison(
-        tuple(
-            _close(name, answers[name], right, spreads[name], factor)
-            if right.is_floating_point()
-            else _equal(name, answers[name], right)
-            for name, right in reference.items()
+
+    def judged(spreads: Mapping[str, tuple[Tensor, Tensor]]) -> Comparison:
+        return Comparison(
+            tuple(
+                _close(name, answers[name], right, spreads.get(name, _NO_SPREAD), factor)
+                if right.is_floating_point()
+                else _equal(name, answers[name], right)
+                for name, right in reference.items()
+            )
         )
-    )
+
+    # A spread only adds to what is allowed: most right answers need none, and drawing it is the costly part.
+    strict = judged({})
+    return strict if strict.ok else judged(_spreads(solve, exact, reference, precision))
+
+
+_NO_SPREAD = (torch.zeros(()), torch.zeros(()))
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -50,8 +50,8 @@ class InProcess:
 class Isolated:
     """One child at a time, for one exercise; a child that dies or is killed is replaced before the next request."""
 
-    def __init__(self, forbidden: tuple[Path, ...], memory_mb: int, threads: int = 0) -> None:
-        self.forbidden, self.memory_mb, self.threads = forbidden, memory_mb, threads
+    def __init__(self, forbidden: tuple[Path, ...], memory_mb: int) -> None:
+        self.forbidden, self.memory_mb = forbidden, memory_mb
         self._child: _Child | None = None
         self._serves: tuple[Tree, str] | None = None
 
@@ -65,7 +65,6 @@ class Isolated:
                 "exercise": exercise,
                 "forbidden": [str(root) for root in self.forbidden if not _inside(tree, root)],
                 "memory_mb": self.memory_mb,
-                "threads": self.threads,
             }
             try:
                 self._child = _Child(setup)

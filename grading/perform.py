@@ -79,9 +79,9 @@ class _Watcher:
             inputs[number].requires_grad_()
         counts: dict[str, int] = {}
         try:
-            with self._counting(inputs, counts):
-                target, parameters = self._target(module, copy)
-                args, kwargs = plain.map_tensors((request.args, request.kwargs), copy)
+            target, parameters = self._target(module, copy)
+            args, kwargs = plain.map_tensors((request.args, request.kwargs), copy)
+            with self._counting([*inputs, *parameters.values()], counts):
                 output = self._call(target, args, kwargs)
                 if request.grad is not None:
                     self.seen["grads"] = self._gradients(output, inputs, parameters)
@@ -176,7 +176,7 @@ class _Watcher:
                 needed = error.name.removeprefix(self.tree.package + ".").replace(".", "/")
                 return Trouble("unstarted", f"{needed}.py is not there", exercise=needed)
             case OutOfTime():
-                return Trouble("time", f"did not finish within {self.request.seconds:g} s, was{place}", *about)
+                return Trouble("time", f"did not finish within {self.request.seconds:g} s{place and ', was' + place}", *about)
             case PrintedTooMuch():
                 return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", *about)
             case MemoryError():

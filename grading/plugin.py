@@ -11,6 +11,7 @@ import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ class Grading:
         self.records: list[Record] = []
         self.problem = ""
         self.graded_files = 0
-        self._shown: dict[tuple[str, str], str] = {}  # a problem of a whole file is explained once
+        self._explained: dict[tuple[str, str], str] = {}  # where in the terminal something was explained first
         self._history: dict[str, list[Any]] = {}
         self._recognisers: dict[str, Recogniser] = {}
         self._executor: Any = None
@@ -188,19 +189,19 @@ class Grading:
             return report
         if call.excinfo is not None and isinstance(call.excinfo.value, (KeyboardInterrupt, pytest.exit.Exception)):
             return report
-        record = self.judge(item, module, call)
+        record, explanation = self.judge(item, module, call)
         report.whetstone = record.to_dict()  # type: ignore[attr-defined]
         # For JUnit, which takes them from the report of the teardown.
         item.user_properties += [("points", record.points), ("max_points", record.max_points)]
         item.user_properties += [("verdict", record.verdict), ("mistake", record.mistake or "")]
         if record.verdict == "failed":
-            report.longrepr = self.long_text(record)
+            report.longrepr = self.long_text(record, explanation)
             report.sections.clear()
         elif report.skipped:
             report.longrepr = (str(module.path), record.line or 0, record.reason)
         return report
 
-    def judge(self, item: pytest.Item, module: GradedModule, call: pytest.CallInfo[None]) -> Record:
+    def judge(self, item: pytest.Item, module: GradedModule, call: pytest.CallInfo[None]) -> tuple[Record, Explanation]:
         error = call.excinfo.value if call.excinfo is not None else None
         verdict, explanation = self.verdict(item, error)
         max_points, shares = marks.points_of(item)
@@ -212,17 +213,17 @@ class Grading:
         mistake = self.mistake(item, module) if verdict == "failed" else None
         section = (mistake and mistake.handout) or marks.section_of(item)
         handout = module.handout + (f"#{section}" if section else "")
-        likely = mistake.explanation if mistake else ""
+        explanation = explanation.with_(likely=mistake.explanation if mistake else "", handout=handout)
         line, source = test_sources(self.course.tests(module.exercise))[item.originalname]  # type: ignore[attr-defined]
         observed = item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
-        return Record(
+        record = Record(
             id=record_id(item),
             title=title(item),
             verdict=verdict,
             points=points,
             max_points=max_points,
             seconds=round(call.duration, 6),
-            message=explanation.with_(likely=likely, handout=handout).text() if explanation.reason else "",
+            message=explanation.text() if explanation.reason else "",
             reason=explanation.reason,
             mistake=mistake.name if mistake else None,
             handout=handout,
@@ -232,6 +233,7 @@ class Grading:
             test_code=source,
             line=line,
         )
+        return record, explanation
 
     def verdict(self, item: pytest.Item, error: BaseException | None) -> tuple[Verdict, Explanation]:
         """What an exception says about the submission, or about us."""
@@ -282,14 +284,19 @@ class Grading:
         history += [got for got in submission.observed[-2:] if not got.request.count]
         del history[:-HISTORY]
 
-    def long_text(self, record: Record) -> str:
-        """The failure as the terminal shows it; a problem of the whole file stands in full once."""
+    def long_text(self, record: Record, explanation: Explanation) -> str:
+        """The failure as the terminal shows it; what was explained before is not explained again."""
         head = f"{record.title}   {show_points(record.points)} of {show_points(record.max_points)} points"
-        key = record.exercise, record.reason
-        if key in self._shown and "called" not in record.message:
-            return f"{head}\n{record.reason} (see {self._shown[key]})"
-        self._shown.setdefault(key, record.test)
-        return f"{head}\n\n{record.message}"
+        lines = textwrap.wrap(head, 80)
+        if not explanation.called:  # a problem of the whole file
+            before = self._explained.setdefault((record.exercise, record.reason), record.test)
+            if before != record.test:
+                return "\n".join([*lines, *textwrap.wrap(f"{record.reason} (see {before})", 80)])
+        if record.mistake:
+            before = self._explained.setdefault((record.exercise, record.mistake), record.test)
+            if before != record.test:
+                explanation = replace(explanation, likely=f"the same mistake as in {before}")
+        return "\n".join([*lines, "", explanation.text()])
 
     # --- the end ---
 

@@ -111,15 +111,18 @@ class _Solution:
             self.unneeded |= more
 
     def stub(self) -> str:
-        heading = len(list(takewhile(lambda line: line.startswith("#"), self.lines)))
-        if "".join(self.lines[heading : heading + 1]).strip() or any(
-            region.first <= heading for region in self.regions
-        ):
-            heading = 0  # it belongs to the first statement
-        text = self.block(self.tree.body, "", heading, "\n".join(self.lines[:heading]))
+        heading = self.heading()
+        text = self.block(self.tree.body, "", len(heading), "\n".join(heading))
         stub = text + "\n" if text else ""
         self.check_names(stub)
         return stub
+
+    def heading(self) -> list[str]:
+        """The comment lines with which the file begins, unless they belong to what follows."""
+        heading = list(takewhile(lambda line: line.startswith("#"), self.lines))
+        below = "".join(self.lines[len(heading) :][:1])
+        given = any(region.first <= len(heading) for region in self.regions)
+        return [] if below.strip() or given else heading
 
     # What stays and what goes
 
@@ -159,7 +162,7 @@ class _Solution:
         return {
             node
             for node in definitions(self.tree.body)
-            if isinstance(node, ast.ImportFrom) and node.level == 0 and not self.region(node)
+            if isinstance(node, ast.ImportFrom) and node.level == 0
             if all(used_by_gone[name] == used[name] > 0 for name in (each.asname or each.name for each in node.names))
         }
 
@@ -225,7 +228,7 @@ class _Solution:
         return "\n".join([self.header(node), *docstring, inner + "raise NotImplementedError"])
 
     def class_(self, node: ast.ClassDef, indent: str) -> str:
-        if all(is_docstring(each) or is_filler(each) for each in node.body):
+        if all(map(is_filler, node.body)):
             return indent + self.segment(node)
         header = self.header(node)
         inner = self.indent_of(node.body, indent)

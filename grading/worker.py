@@ -63,10 +63,6 @@ def main() -> None:
     from grading.trees import Tree
 
     tree = Tree(setup["name"], tuple(Path(root) for root in setup["roots"]), setup["library"])
-    if setup["threads"]:
-        import torch
-
-        torch.set_num_threads(setup["threads"])
     forbid_reading([Path(root) for root in setup["forbidden"]])
     if setup["memory_mb"]:
         limit_memory(setup["memory_mb"])

@@ -164,8 +164,9 @@ from mamba_ssm.ops import selective_scan_interface
 from .selective_scan import selective_scan
 from ..week2.mxfp4 import quantize
 from . import rwkv
+from .. import week3
 from .moe.inner import f
-from ... import beyond
+from ...solutions.week1 import beyond
 if torch:
     import triton
 def f():
@@ -243,6 +244,7 @@ OPEN = "    raise NotImplementedError\n"
         ("if x: raise NotImplementedError", False),
         ("raise ValueError", False),
         ("raise", False),
+        ("3", False),
         ("return NotImplementedError", False),
         ("def g(): raise NotImplementedError", False),
     ],
@@ -262,7 +264,8 @@ def test_a_function_is_open_while_it_only_raises(body, is_open, kind):
         ("import torch\nLIMIT = 3\n", set(), False),
         ("def f(): return 1\ndef g():\n" + OPEN, {"g"}, False),
         ("def _f(): return 1\nclass _A:\n    def f(self): return 1\ndef g():\n" + OPEN, {"g"}, True),
-        ("def _f():\n" + OPEN, set(), False),
+        ("def _f():\n" + OPEN + "def __f():\n" + OPEN + "def _f__():\n" + OPEN, set(), False),
+        ("def __getattr__(name):\n" + OPEN, {"__getattr__"}, True),
         # classes
         ("class A:\n    def f(self): raise NotImplementedError\n    def g(self): return 1\n", set(), False),
         ("class A:\n    def __init__(self): return\n    def f(self): raise NotImplementedError\n", set(), False),

@@ -14,7 +14,7 @@ DISASTERS = {
     "a hang": ("while True: pass", "did not finish within 2 s, was at week1/mean.py, line"),
     "a hang that catches everything": (
         "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
-        "did not finish within 2 s and did not let itself be interrupted; it was killed",
+        "did not finish within 2 s",
     ),
     "a hang below Python": (
         "import time, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(999)",

@@ -339,6 +339,12 @@ CASES = {
         class Other(RuntimeError): ...
 
 
+        class Documented(RuntimeError):
+            """With more words than needed."""
+
+            pass
+
+
         class Hollow:
             _secret = 1
         ''',
@@ -385,6 +391,10 @@ CASES = {
 
 
         class Other(RuntimeError): ...
+
+
+        class Documented(RuntimeError):
+            """With more words than needed."""
 
 
         class Hollow:
@@ -525,6 +535,7 @@ CASES = {
             _SECRET = False
         else:
             VERSION = 1
+            _secret = VERSION
         finally:
             del sys
 
@@ -554,6 +565,19 @@ CASES = {
             _SECRET = 4
         else:
             print("SECRET")
+
+        if sys.argv:
+            WIDTH = 1
+        elif sys.path:
+            _secret = 6
+
+        if sys.argv:
+            _secret = 7
+        else:
+            if sys.path:
+                DEPTH = 1
+            else:
+                _secret = 8
 
         with open(__file__) as file:
             TEXT = file.read()
@@ -599,6 +623,19 @@ CASES = {
                 x = 1
         except ValueError:
             pass
+
+        if sys.argv:
+            WIDTH = 1
+        elif sys.path:
+            pass
+
+        if sys.argv:
+            pass
+        else:
+            if sys.path:
+                DEPTH = 1
+            else:
+                pass
 
         with open(__file__) as file:
             TEXT = file.read()
@@ -831,6 +868,10 @@ UNFORMATTED = {
         "# given\n\nfrom a import b\n# end given\n_x = b\ny = 2\n",
         "# given\n\nfrom a import b\n# end given\ny = 2\n",
     ),
+    "markers inside strings": (
+        "x = '''\n# given\n'''\ny = f'''\n# given\n{x}'''\n",
+        "x = '''\n# given\n'''\ny = f'''\n# given\n{x}'''\n",
+    ),
     "a private name that is given as well": (
         "_x = 1\n# given\n_x = 2\ny = _x\n# end given\n",
         "# given\n_x = 2\ny = _x\n# end given\n",
@@ -935,12 +976,16 @@ def test_any_order_of_statements(pieces, newline, indent):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("_W = 3\ndef f(x=_W):\n    return x\n", "week1/x.py, line 1: the stub needs _W, which is private"),
+        (
+            "_W = 3\ndef f(x=_W):\n    return x\n",
+            "week1/x.py, line 1: the stub needs _W, which is private; make it public or mark it as given: def f(x=_W):",
+        ),
         ("\ndef _d(f):\n    return f\n@_d\ndef f():\n    return 1\n", "line 2: the stub needs _d"),
         ("class _B:\n    pass\nclass C(_B):\n    pass\n", "line 1: the stub needs _B"),
         ("class C:\n    _x = 1\n    y = _x\n", "line 2: the stub needs _x"),
         ("x = 1\n# given\ny = 2\n", "line 2: this marker has no partner at its depth: # given"),
         ("# end given\n", "line 1: this marker has no partner"),
+        ("# end given\n# end given\n", "line 1: this marker has no partner"),
         ("# given\n# given\n# end given\n", "line 2: this marker has no partner"),
         ("# given\n# end rewrite\n", "line 2: this marker has no partner"),
         ("# given\nclass A:\n    x = 1\n    # end given\n    y = 1\n", "line 4: this marker has no partner"),

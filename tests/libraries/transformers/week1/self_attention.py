@@ -1,8 +1,9 @@
-"""transformers' eager attention, as its Llama calls it."""
+"""transformers' attention functions: eager, as its Llama calls it, and SDPA for what eager does not take."""
 
 from types import SimpleNamespace
 
 import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 
@@ -11,18 +12,25 @@ def scaled_dot_product_attention(
 ):
     if query.dim() != 4:
         raise NotImplementedError("transformers' attention takes (batch, head, length, channel)")
-    if query.dtype == torch.float64:
-        raise NotImplementedError("transformers' eager attention takes its softmax in float32")
-    if is_causal:
-        raise NotImplementedError("transformers' eager attention is given its causal mask as attn_mask")
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            raise NotImplementedError("transformers' eager attention takes masks to be added, not booleans")
-        if (attn_mask == -torch.inf).all(-1).any():
-            raise NotImplementedError("transformers masks with the lowest finite number, so that no row is empty")
+    if not query.numel():
+        raise NotImplementedError("transformers' attention takes no empty batch")
+    if attn_mask is not None and attn_mask.dim() == 1:
+        raise NotImplementedError("transformers' attention takes no 1-D mask")
+    if is_causal and (attn_mask is not None or query.size(2) == 1):
+        raise NotImplementedError("transformers ignores is_causal beside a mask, and for a single query")
     if enable_gqa and query.size(1) % key.size(1):
         raise NotImplementedError("transformers checks the numbers of heads in its configurations")
     layer = SimpleNamespace(num_key_value_groups=query.size(1) // key.size(1), training=True)
-    scaling = query.size(-1) ** -0.5 if scale is None else scale
-    output, _ = eager_attention_forward(layer, query, key, value, attn_mask, scaling, dropout_p)
+    if is_causal or query.dtype == torch.float64 or not _takes_eagerly(attn_mask):
+        output, _ = sdpa_attention_forward(
+            layer, query, key, value, attn_mask, dropout_p, scaling=scale, is_causal=is_causal
+        )
+    else:
+        scaling = query.size(-1) ** -0.5 if scale is None else scale
+        output, _ = eager_attention_forward(layer, query, key, value, attn_mask, scaling, dropout_p)
     return output.transpose(1, 2)
+
+
+def _takes_eagerly(mask):
+    """Eager attention adds its mask, and masks with the lowest finite number so that no row is empty."""
+    return mask is None or (mask.dtype != torch.bool and not (mask == -torch.inf).all(-1).any())

@@ -1,0 +1,379 @@
+"""A decoder-only language model as Llama 3 and Qwen2 are built, with its key/value cache.
+
+Llama 3: Grattafiori et al. 2024 (arXiv:2407.21783). Qwen2: Yang et al. 2024 (arXiv:2407.10671); Qwen2-VL: Wang et al.
+2024 (arXiv:2409.12191). Names, layouts and configurations are those of `transformers`.
+
+Sizes in the shapes below: B batch, L tokens of this call, S tokens with those before them, V vocabulary, E hidden_size,
+H num_attention_heads, H_kv num_key_value_heads, D the width of one head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .self_attention import scaled_dot_product_attention
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / √(mean(x²) + eps) ⊙ weight, the mean over the last dimension: Zhang & Sennrich 2019 (arXiv:1910.07467).
+
+    Args:
+        x: (..., E), float16, bfloat16, float32 or float64.
+        weight: (E,), of x's dtype.
+        eps: what is added to the mean of the squares.
+
+    Returns:
+        (..., E), of x's dtype: a new tensor. For half precisions squares and mean are taken in float32, so that no
+        square overflows.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    normed = wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + eps)
+    return normed.to(x.dtype) * weight
+
+
+def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
+    """The feed-forward network SwiGLU(x) = (SiLU(x W_gateᵀ) ⊙ x W_upᵀ) W_downᵀ: Shazeer 2020 (arXiv:2002.05202).
+
+    Args:
+        x: (..., E).
+        w_gate: (I, E), as the weight of an `nn.Linear`; the gate is what goes through SiLU(z) = z · sigmoid(z).
+        w_up: (I, E).
+        w_down: (E, I).
+
+    Returns:
+        (..., E).
+    """
+    return F.linear(F.silu(F.linear(x, w_gate)) * F.linear(x, w_up), w_down)
+
+
+def rope_frequencies(config: Any) -> Tensor:
+    """By what angle each pair of channels turns from one position to the next: Su et al. 2021 (arXiv:2104.09864).
+
+    θ_i = rope_theta^(-2i / D) for i = 0 … D/2 - 1. Llama 3.1 stretches the slow ones for longer contexts, by the number
+    of turns that a pair makes within the old context, n = original_max_position_embeddings · θ_i / 2π:
+
+        n > high_freq_factor   θ_i
+        n < low_freq_factor    θ_i / factor
+        between                (1 - s) θ_i / factor + s θ_i   with s = (n - low_freq_factor) / (high - low)
+
+    Args:
+        config: of a model. Its rope_parameters are a dictionary with rope_type ("default", also where it is missing, or
+            "llama3"), rope_theta, and for "llama3" factor, low_freq_factor, high_freq_factor and
+            original_max_position_embeddings. D is its head_dim or, where that is missing or None, hidden_size //
+            num_attention_heads.
+
+    Returns:
+        (D/2,), float32.
+
+    Raises:
+        ValueError: D is odd, or rope_type is another one; the message names it.
+    """
+    head_dim = _head_dim(config)
+    if head_dim % 2:
+        raise ValueError(f"the head dimension must be even, for RoPE turns pairs of channels, not {head_dim}")
+    rope = config.rope_parameters
+    frequencies = rope["rope_theta"] ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)  # (D/2,)
+    rope_type = rope.get("rope_type", "default")
+    if rope_type == "llama3":
+        turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        frequencies = (1 - kept) * frequencies / rope["factor"] + kept * frequencies
+    elif rope_type != "default":
+        raise ValueError(f'rope_type must be "default" or "llama3", not {rope_type!r}')
+    return frequencies.float()
+
+
+def apply_rotary_pos_emb(
+    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Rotary position embedding: turn each pair of channels by the angle of the token's position.
+
+    Channel i of the first half and channel i of the second are a pair, (a, b) -> (a cos - b sin, b cos + a sin).
+    The paper pairs neighbours; `transformers`' weights are stored for halves.
+
+    Args:
+        q: (B, H, L, D), or (B, L, H, D) with unsqueeze_dim=2.
+        k: likewise, with as many heads as it has.
+        cos, sin: (B, L, D) or (1, L, D), of q's dtype: cosine and sine of the angles, in both halves the same.
+        unsqueeze_dim: where cos and sin lack the dimension of the heads.
+
+    Returns:
+        q and k, turned: new tensors of their shapes and dtypes.
+
+    Raises:
+        ValueError: D is odd; the message names it.
+    """
+    if q.size(-1) % 2:
+        raise ValueError(f"the head dimension must be even, for RoPE turns pairs of channels, not {q.size(-1)}")
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)  # (B, 1, L, D)
+    return q * cos + _quarter_turn(q) * sin, k * cos + _quarter_turn(k) * sin
+
+
+def multimodal_rope(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    mrope_section: Sequence[int],
+    unsqueeze_dim: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Qwen2-VL's M-RoPE: a token has three positions, in time, height and width; each turns a section of the pairs.
+
+    Args:
+        q, k: as in `apply_rotary_pos_emb`.
+        cos, sin: (3, B, L, D): the tables of `apply_rotary_pos_emb` for the positions in time, height and width.
+        mrope_section: how many pairs turn with the time, how many with the height, how many with the width. The first
+            pairs are the time's. Qwen2-VL has [16, 24, 24] for D = 128.
+        unsqueeze_dim: as in `apply_rotary_pos_emb`.
+
+    Returns:
+        As `apply_rotary_pos_emb`. Text has three equal positions, for which both functions give the same.
+
+    Raises:
+        ValueError: the sections do not sum to D / 2; the message names them and D.
+    """
+    if 2 * sum(mrope_section) != q.size(-1):
+        raise ValueError(f"mrope_section={list(mrope_section)} must sum to half the head dimension {q.size(-1)}")
+    time, height, width = (slice(sum(mrope_section[:i]), sum(mrope_section[: i + 1])) for i in range(3))
+
+    def select(table: Tensor) -> Tensor:
+        """(3, B, L, D) -> (B, L, D)."""
+        halves = table.unflatten(-1, (2, -1))  # (3, B, L, 2, D/2)
+        sections = [halves[0, ..., time], halves[1, ..., height], halves[2, ..., width]]
+        return torch.cat(sections, dim=-1).flatten(-2)
+
+    return apply_rotary_pos_emb(q, k, select(cos), select(sin), unsqueeze_dim)
+
+
+class KVCache:
+    """The keys and values of the tokens that a model has read, for each layer by itself."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Append to what the layer has.
+
+        Args:
+            key, value: (B, H_kv, L, D), of L new tokens.
+            layer_idx: which layer they belong to.
+
+        Returns:
+            All keys and all values of this layer, (B, H_kv, S, D), in the order in which they came.
+        """
+        if layer_idx in self._layers:
+            past_key, past_value = self._layers[layer_idx]
+            key, value = torch.cat([past_key, key], dim=-2), torch.cat([past_value, value], dim=-2)
+        self._layers[layer_idx] = key, value
+        return key, value
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """The number of tokens that the layer has, 0 before the first `update`."""
+        if layer_idx not in self._layers:
+            return 0
+        key, _ = self._layers[layer_idx]
+        return key.size(-2)
+
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` with a weight (size,), ones at first."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+class DecoderLM(nn.Module):
+    """The language model: token embeddings, decoder layers, a last norm, and logits over the vocabulary.
+
+    Interchangeable with `transformers`' `LlamaForCausalLM` and `Qwen2ForCausalLM`: the same state dict, the same logits.
+
+    A layer is x + Attention(RMSNorm(x)), then x + SwiGLU(RMSNorm(x)). Attention is causal, with rotary positions and
+    H_kv ≤ H key/value heads, each of which H / H_kv neighbouring query heads share.
+
+    State dict, N counting the layers from 0: model.embed_tokens.weight; model.layers.N.input_layernorm.weight,
+    .self_attn.{q,k,v,o}_proj.weight, .post_attention_layernorm.weight, .mlp.{gate,up,down}_proj.weight;
+    model.norm.weight; lm_head.weight. With model_type "qwen2" also .self_attn.{q,k,v}_proj.bias; there is no other bias.
+    With tie_word_embeddings lm_head.weight and model.embed_tokens.weight are one parameter, under both names.
+
+    Args:
+        config: a `LlamaConfig`, a `Qwen2Config`, or any object with model_type ("llama" or "qwen2"), vocab_size,
+            hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads, rms_norm_eps,
+            tie_word_embeddings, rope_parameters and, if it likes, head_dim: see `rope_frequencies`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.model = nn.ModuleDict(
+            {
+                "embed_tokens": nn.Embedding(config.vocab_size, config.hidden_size),
+                "layers": nn.ModuleList(_Layer(config, index) for index in range(config.num_hidden_layers)),
+                "norm": RMSNorm(config.hidden_size, config.rms_norm_eps),
+            }
+        )
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model["embed_tokens"].weight
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: KVCache | None = None,
+    ) -> Tensor:
+        """Logits of the next token after each of input_ids.
+
+        Args:
+            input_ids: (B, L), int64, L ≥ 1. With past_key_values, the tokens that follow those in it.
+            attention_mask: (B, S), integer or bool, S = tokens in the cache + L: 1 or True for a token, 0 or False for
+                padding, on the left. Which ids stand at the padding makes no difference to the other logits; the
+                logits there are left open. None: no padding.
+            position_ids: (B, L) or (1, L), int64, for RoPE; whole numbers up to 10⁵ say. None: they count the tokens
+                in the cache and before, from 0. Only their differences matter to the logits.
+            past_key_values: a `KVCache`, updated in place: each layer adds its H_kv heads of keys and values. A prompt
+                that is read in chunks, or token by token, gives the logits that it gives at once.
+
+        Returns:
+            (B, L, V), in the dtype of the parameters. Angles are computed in float32 also where that is a half one.
+        """
+        length = input_ids.size(1)
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if position_ids is None:  # the same for all: padding on the left shifts a row, which RoPE does not see
+            position_ids = torch.arange(past, past + length, device=input_ids.device)[None]  # (1, L)
+        visible = torch.ones(length, past + length, dtype=torch.bool, device=input_ids.device).tril(past)  # (L, S)
+        if attention_mask is not None:
+            visible = visible & attention_mask.bool()[:, None, None, :]  # (B, 1, L, S)
+
+        x = self.model["embed_tokens"](input_ids)  # (B, L, E)
+        angles = position_ids[..., None] * rope_frequencies(self.config).to(input_ids.device)  # (B, L, D/2)
+        cos, sin = (table.repeat(1, 1, 2).to(x) for table in (angles.cos(), angles.sin()))  # (B, L, D)
+        for layer in self.model["layers"]:
+            x = layer(x, cos, sin, visible, past_key_values)
+        return self.lm_head(self.model["norm"](x))
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: Any, index: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = _Attention(config, index)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = _FeedForward(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor, cache: KVCache | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, visible, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: Any, index: int) -> None:
+        super().__init__()
+        self.index = index  # of the layer, in the cache
+        self.head_dim = _head_dim(config)
+        query_width = config.num_attention_heads * self.head_dim  # H·D
+        key_width = config.num_key_value_heads * self.head_dim  # H_kv·D
+        bias = config.model_type == "qwen2"
+        self.q_proj = nn.Linear(config.hidden_size, query_width, bias=bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_width, bias=bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_width, bias=bias)
+        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor, cache: KVCache | None) -> Tensor:
+        q = self._split_heads(self.q_proj(x))  # (B, H, L, D)
+        k = self._split_heads(self.k_proj(x))  # (B, H_kv, L, D)
+        v = self._split_heads(self.v_proj(x))  # (B, H_kv, L, D)
+        q, k = apply_rotary_pos_emb(q, k, cos, sin)
+        if cache is not None:
+            k, v = cache.update(k, v, self.index)  # (B, H_kv, S, D)
+        heads = scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)  # (B, H, L, D)
+        return self.o_proj(heads.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, L, H·D) -> (B, H, L, D)."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return swiglu(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+
+
+def _head_dim(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _quarter_turn(x: Tensor) -> Tensor:
+    """Each pair (a, b) -> (-b, a), a in the first half of the channels and b in the second."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([-b, a], dim=-1)
+
+
+# --- generation -----------------------------------------------------------------------------------------------------
+
+
+def generate(
+    model: DecoderLM,
+    input_ids: Tensor,
+    max_new_tokens: int,
+    attention_mask: Tensor | None = None,
+    use_cache: bool = True,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Continue a prompt, taking the most likely token each time.
+
+    Args:
+        model: a `DecoderLM`. Tokens reach it by its `forward` only.
+        input_ids: the prompt, (B, L), int64, padded on the left where attention_mask says so.
+        max_new_tokens: how many tokens to add. It may be 0.
+        attention_mask: (B, L), integer or bool: 1 or True for a token, 0 or False for padding.
+        use_cache: read each token once and keep its keys and values, so that after the prompt one token is read at a
+            time. Without the cache everything is read again for each new token. The result is the same.
+        chunk_size: the most tokens of the prompt to read at a time, to bound the memory that a long one takes; None
+            reads it at once. Only with the cache.
+
+    Returns:
+        (B, L + max_new_tokens), int64: the prompt and the new ids. A padded row continues as the row alone does. No
+        graph is kept for backward.
+
+    Raises:
+        ValueError: chunk_size is less than 1; the message names it.
+    """
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    cache = KVCache() if use_cache else None
+    ids, mask = input_ids, attention_mask  # (B, L + new tokens so far)
+    with torch.no_grad():
+        for _ in range(max_new_tokens):
+            read = cache.get_seq_length() if cache is not None else 0
+            step = chunk_size if chunk_size is not None and cache is not None else ids.size(1)
+            for start in range(read, ids.size(1), step):
+                chunk = slice(start, start + step)
+                logits = model(ids[:, chunk], None if mask is None else mask[:, : chunk.stop], past_key_values=cache)
+            new = logits[:, -1].argmax(dim=-1, keepdim=True)  # (B, 1)
+            ids = torch.cat([ids, new], dim=1)
+            mask = None if mask is None else F.pad(mask, (0, 1), value=1)
+    return ids
