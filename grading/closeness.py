@@ -47,7 +47,9 @@ class TensorComparison:
     name: str
     mask: Tensor  # bool, the answer's shape: which numbers are wrong
     failed: str = ""  # the criterion: "nan", "inf", "max", "mean" or, for integers and booleans, "equal"
-    ratio: float = 0.0  # error / bound in the worst slice; inf where a NaN, an inf or an integer is wrong
+    # error / bound in the worst slice, where the bound may leave the spread out if the answer needs none to be right;
+    # inf where a NaN, an inf or an integer is wrong
+    ratio: float = 0.0
     max_error: float = 0.0  # in the worst slice
     mean_error: float = 0.0  # likewise
     bound: float = 0.0  # what rounding explains there of max_error, or of mean_error where that is what failed
@@ -175,7 +177,7 @@ def _spreads(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The largest change and the largest mean change that rounding made in each slice, for each floating tensor."""
     floating = {name: right for name, right in reference.items() if right.is_floating_point() and right.numel()}
-    spreads = {name: (torch.zeros(()), torch.zeros(())) for name in reference}
+    spreads = dict.fromkeys(floating, _NO_SPREAD)
     if not floating:
         return spreads
     # Rounding to float64 cannot be seen in float64. What float32 does is the same, 2^29 times larger.
@@ -231,11 +233,11 @@ class _Rounding(TorchDispatchMode):
         return torch.where(y.isfinite(), y, x)
 
 
-# What compares, truncates or moves numbers does not round them, and could only be made to decide otherwise.
-_EXACT = frozenset(
-    (aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.floor, aten.ceil, aten.round, aten.trunc)
-    + (aten.where, aten.masked_fill, aten.cat, aten.stack, aten.clone, aten.index, aten.gather, aten._to_copy)
-)
+# These round nothing, and with other operands might decide otherwise.
+_DECIDING = "eq ne lt le gt ge floor ceil round trunc"
+_SELECTING = "max min amax amin argmax argmin topk sort kthvalue"
+_MOVING = "where masked_fill cat stack clone index gather index_select flip roll repeat _to_copy"
+_EXACT = frozenset(getattr(aten, name) for name in f"{_DECIDING} {_SELECTING} {_MOVING}".split())
 
 
 # Softmax is one operation that hides its own roundings. It is computed here as the formulas with log-sum-exp do it,

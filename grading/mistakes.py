@@ -14,6 +14,7 @@ A mistake is a small change to the solution, kept as TOML in `tests/mistakes/wee
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,12 @@ def _read(exercise: str, name: str, table: Any) -> Mistake:
     )
 
 
+@functools.cache
+def recogniser(course: Course, exercise: str) -> Recogniser:
+    """The exercise's recogniser, its mistakes imported once a process."""
+    return Recogniser(course, exercise)
+
+
 class Recogniser:
     """Finds the one known mistake that gives the same wrong answers as a submission."""
 
@@ -101,7 +108,9 @@ class Recogniser:
         with contextlib.suppress(MistakeError):  # `python -m grading check` tells; a student's run goes on without
             for mistake in load_bank(course, exercise):
                 with contextlib.suppress(MistakeError):
-                    self._trees.append((mistake, mistake.tree(course)))
+                    tree = mistake.tree(course)
+                    tree.load(exercise)
+                    self._trees.append((mistake, tree))
 
     def recognise(self, observed: Sequence[Got], history: Sequence[Got] = ()) -> Mistake | None:
         """The mistake that explains what was just observed; None where none does, or more than one could.

@@ -24,6 +24,9 @@ from grading import plain
 from grading.request import Request, Result, Scenario, Trouble, cotangents
 from grading.trees import LoadError, Tree
 
+# Graded tensors are small: threads would only wait for each other, on a busy machine for ages. And a sum has one order.
+torch.set_num_threads(1)
+
 PRINT_KEPT = 20_000  # characters of a submission's output that are kept
 PRINT_LIMIT = 10_000_000  # characters after which printing stops the call
 
@@ -176,7 +179,9 @@ class _Watcher:
                 needed = error.name.removeprefix(self.tree.package + ".").replace(".", "/")
                 return Trouble("unstarted", f"{needed}.py is not there", exercise=needed)
             case OutOfTime():
-                return Trouble("time", f"did not finish within {self.request.seconds:g} s{place and ', was' + place}", *about)
+                return Trouble(
+                    "time", f"did not finish within {self.request.seconds:g} s{place and ', was' + place}", *about
+                )
             case PrintedTooMuch():
                 return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", *about)
             case MemoryError():

@@ -28,7 +28,6 @@ from grading.trees import Tree, TreeError, clear_scratch, find_tree
 
 if TYPE_CHECKING:
     from grading.draw import Draw
-    from grading.mistakes import Recogniser
     from grading.submission import Submission
 
 HISTORY = 60  # answers of earlier tests that help to tell known mistakes apart
@@ -90,7 +89,6 @@ class Grading:
         self.graded_files = 0
         self._explained: dict[tuple[str, str], str] = {}  # where in the terminal something was explained first
         self._history: dict[str, list[Any]] = {}
-        self._recognisers: dict[str, Recogniser] = {}
         self._executor: Any = None
         report = config.getoption("--report")
         self.report = (config.invocation_params.dir / report).resolve() if report else None
@@ -268,12 +266,10 @@ class Grading:
         observed = item.stash[SUBMISSION].observed
         if not observed:
             return None
-        if module.exercise not in self._recognisers:
-            from grading.mistakes import Recogniser
+        from grading.mistakes import recogniser
 
-            self._recognisers[module.exercise] = Recogniser(self.course, module.exercise)
         try:
-            return self._recognisers[module.exercise].recognise(observed, self._history.get(module.exercise, []))
+            return recogniser(self.course, module.exercise).recognise(observed, self._history.get(module.exercise, []))
         except Exception as error:  # a guess that fails must not cost the run
             warnings.warn(f"looking for a known mistake failed: {type(error).__name__}: {error}", stacklevel=2)
             return None

@@ -33,7 +33,7 @@ def describe_where(mask: Tensor, dims: Sequence[str] | None = None) -> str:
     if wrong <= _LISTED and not (wrong == block and any(size > 1 for size in _whole_sizes(mask, chosen))):
         return f"{counted}, at {_listing([_place(index) for index in mask.nonzero().tolist()])}"
     if wrong >= _NEARLY * block:
-        return ("" if wrong == block else "nearly all of ") + _block(mask, names, chosen)
+        return _block(mask, names, chosen, full=wrong == block)
     return _triangle(mask, names, chosen) or _scattered(counted, mask, names, chosen)
 
 
@@ -57,7 +57,7 @@ def error_map(mask: Tensor, dims: Sequence[str] | None = None, width: int = 72) 
     picture = [] if share.amin() == 1 else _picture(share, names, width)
     if not affected.all():
         picture += _strips(affected.reshape(mask.shape[:-2]), names[:-2], width)
-    return [line.rstrip()[:width] for line in picture]
+    return [line[:width].rstrip() for line in picture]
 
 
 def _names(mask: Tensor, dims: Sequence[str] | None) -> list[str]:
@@ -79,13 +79,13 @@ def _whole_sizes(mask: Tensor, chosen: Chosen) -> list[int]:
     return [size for size, indices in zip(mask.shape, chosen, strict=True) if len(indices) == size]
 
 
-def _block(mask: Tensor, names: list[str], chosen: Chosen) -> str:
-    """All combinations of the chosen indices: `only query 4 in every head of batch 1`."""
+def _block(mask: Tensor, names: list[str], chosen: Chosen, full: bool) -> str:
+    """All combinations of the chosen indices, or nearly all: `only query 4 in every head of batch 1`."""
     inner = max(dim for dim, size in enumerate(mask.shape) if len(chosen[dim]) < size)
     context = _context(mask, names, chosen, inner)
     first = _indices(names[inner], chosen[inner], mask.shape[inner], notes=True)
-    only = "only " if len(chosen[inner]) == 1 else ""
-    return only + first + (f" in {context}" if context else "")
+    share = "nearly all of " if not full else "only " if len(chosen[inner]) == 1 else ""
+    return share + first + (f" in {context}" if context else "")
 
 
 def _context(mask: Tensor, names: list[str], chosen: Chosen, inner: int) -> str:
@@ -218,14 +218,14 @@ def _cells(share: Tensor, edges: list[int]) -> str:
 
 def _strips(affected: Tensor, names: list[str], width: int) -> list[str]:
     """Which slices are affected: in one line where they fit, or else for each dimension by itself."""
-    last = affected.shape[-1]
-    groups = [_cells(group, list(range(last + 1))) for group in affected.reshape(-1, last).double()]
-    line = f"{', '.join(names)}  {' '.join(groups)}"
-    if len(line) <= width:
-        return [line]
+    rows = affected.double().reshape(-1, affected.shape[-1])
+    label = ", ".join(names)
+    if len(label) + 1 + rows.numel() + len(rows) <= width:
+        edges = list(range(rows.shape[1] + 1))
+        return [f"{label}  {' '.join(_cells(row, edges) for row in rows)}"]
     margin = max(map(len, names))
     strips = []
     for dim, name in list(enumerate(names))[-3:]:
-        hit = affected.movedim(dim, 0).flatten(1).any(1).double()
+        hit = affected.movedim(dim, 0).reshape(affected.shape[dim], -1).any(1).double()
         strips.append(f"{name:>{margin}}  {_cells(hit, _edges(len(hit), max(width - margin - 2, 1)))}")
     return strips

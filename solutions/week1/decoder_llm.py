@@ -115,7 +115,7 @@ def apply_rotary_pos_emb(
     if q.size(-1) % 2:
         raise ValueError(f"the head dimension must be even, for RoPE turns pairs of channels, not {q.size(-1)}")
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)  # (B, 1, L, D)
-    return q * cos + _quarter_turn(q) * sin, k * cos + _quarter_turn(k) * sin
+    return q * cos + _rotate_half(q) * sin, k * cos + _rotate_half(k) * sin
 
 
 def multimodal_rope(
@@ -143,13 +143,11 @@ def multimodal_rope(
     """
     if 2 * sum(mrope_section) != q.size(-1):
         raise ValueError(f"mrope_section={list(mrope_section)} must sum to half the head dimension {q.size(-1)}")
-    time, height, width = (slice(sum(mrope_section[:i]), sum(mrope_section[: i + 1])) for i in range(3))
 
     def select(table: Tensor) -> Tensor:
-        """(3, B, L, D) -> (B, L, D)."""
-        halves = table.unflatten(-1, (2, -1))  # (3, B, L, 2, D/2)
-        sections = [halves[0, ..., time], halves[1, ..., height], halves[2, ..., width]]
-        return torch.cat(sections, dim=-1).flatten(-2)
+        """(3, B, L, D) -> (B, L, D): of each half the time's section, then the height's, then the width's."""
+        sections = table.split([*mrope_section, *mrope_section], dim=-1)  # 6 of (3, B, L, section)
+        return torch.cat([section[i % 3] for i, section in enumerate(sections)], dim=-1)
 
     return apply_rotary_pos_emb(q, k, select(cos), select(sin), unsqueeze_dim)
 
@@ -202,15 +200,17 @@ class RMSNorm(nn.Module):
 class DecoderLM(nn.Module):
     """The language model: token embeddings, decoder layers, a last norm, and logits over the vocabulary.
 
-    Interchangeable with `transformers`' `LlamaForCausalLM` and `Qwen2ForCausalLM`: the same state dict, the same logits.
+    Interchangeable with `LlamaForCausalLM` and `Qwen2ForCausalLM` of `transformers`: the same state dict, the same
+    logits.
 
     A layer is x + Attention(RMSNorm(x)), then x + SwiGLU(RMSNorm(x)). Attention is causal, with rotary positions and
     H_kv ≤ H key/value heads, each of which H / H_kv neighbouring query heads share.
 
-    State dict, N counting the layers from 0: model.embed_tokens.weight; model.layers.N.input_layernorm.weight,
-    .self_attn.{q,k,v,o}_proj.weight, .post_attention_layernorm.weight, .mlp.{gate,up,down}_proj.weight;
-    model.norm.weight; lm_head.weight. With model_type "qwen2" also .self_attn.{q,k,v}_proj.bias; there is no other bias.
-    With tie_word_embeddings lm_head.weight and model.embed_tokens.weight are one parameter, under both names.
+    State dict: model.embed_tokens.weight, model.norm.weight, lm_head.weight and, N counting the layers from 0,
+    model.layers.N.self_attn.{q,k,v,o}_proj.weight, model.layers.N.mlp.{gate,up,down}_proj.weight,
+    model.layers.N.input_layernorm.weight and model.layers.N.post_attention_layernorm.weight, which stands before the
+    SwiGLU. With model_type "qwen2" also model.layers.N.self_attn.{q,k,v}_proj.bias; there is no other bias. With
+    tie_word_embeddings lm_head.weight and model.embed_tokens.weight are one parameter, under both names.
 
     Args:
         config: a `LlamaConfig`, a `Qwen2Config`, or any object with model_type ("llama" or "qwen2"), vocab_size,
@@ -220,17 +220,10 @@ class DecoderLM(nn.Module):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.config = config
-        self.model = nn.ModuleDict(
-            {
-                "embed_tokens": nn.Embedding(config.vocab_size, config.hidden_size),
-                "layers": nn.ModuleList(_Layer(config, index) for index in range(config.num_hidden_layers)),
-                "norm": RMSNorm(config.hidden_size, config.rms_norm_eps),
-            }
-        )
+        self.model = _Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
-            self.lm_head.weight = self.model["embed_tokens"].weight
+            self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
         self,
@@ -246,37 +239,54 @@ class DecoderLM(nn.Module):
             attention_mask: (B, S), integer or bool, S = tokens in the cache + L: 1 or True for a token, 0 or False for
                 padding, on the left. Which ids stand at the padding makes no difference to the other logits; the
                 logits there are left open. None: no padding.
-            position_ids: (B, L) or (1, L), int64, for RoPE; whole numbers up to 10⁵ say. None: they count the tokens
-                in the cache and before, from 0. Only their differences matter to the logits.
+            position_ids: (B, L) or (1, L), int64, for RoPE. None: they count on from the tokens in the cache. Only the
+                differences of positions matter to the logits.
             past_key_values: a `KVCache`, updated in place: each layer adds its H_kv heads of keys and values. A prompt
                 that is read in chunks, or token by token, gives the logits that it gives at once.
 
         Returns:
-            (B, L, V), in the dtype of the parameters. Angles are computed in float32 also where that is a half one.
+            (B, L, V), in the dtype of the parameters. RoPE's angles are computed in float32 whatever that is.
         """
-        length = input_ids.size(1)
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        return self.lm_head(self.model(input_ids, attention_mask, position_ids, past_key_values))
+
+
+class _Decoder(nn.Module):
+    """All but the logits."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(_Layer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
+        """(B, L) -> (B, L, E)."""
+        device, length = input_ids.device, input_ids.size(1)
+        past = cache.get_seq_length() if cache is not None else 0
         if position_ids is None:  # the same for all: padding on the left shifts a row, which RoPE does not see
-            position_ids = torch.arange(past, past + length, device=input_ids.device)[None]  # (1, L)
-        visible = torch.ones(length, past + length, dtype=torch.bool, device=input_ids.device).tril(past)  # (L, S)
+            position_ids = torch.arange(past, past + length, device=device)[None]  # (1, L)
+        visible = torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)  # (L, S)
         if attention_mask is not None:
             visible = visible & attention_mask.bool()[:, None, None, :]  # (B, 1, L, S)
 
-        x = self.model["embed_tokens"](input_ids)  # (B, L, E)
-        angles = position_ids[..., None] * rope_frequencies(self.config).to(input_ids.device)  # (B, L, D/2)
+        x = self.embed_tokens(input_ids)  # (B, L, E)
+        angles = position_ids[..., None] * rope_frequencies(self.config).to(device)  # (B, L, D/2)
         cos, sin = (table.repeat(1, 1, 2).to(x) for table in (angles.cos(), angles.sin()))  # (B, L, D)
-        for layer in self.model["layers"]:
-            x = layer(x, cos, sin, visible, past_key_values)
-        return self.lm_head(self.model["norm"](x))
+        for layer in self.layers:
+            x = layer(x, cos, sin, visible, cache)
+        return self.norm(x)
 
 
 class _Layer(nn.Module):
     def __init__(self, config: Any, index: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = _Attention(config, index)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = _FeedForward(config.hidden_size, config.intermediate_size)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor, cache: KVCache | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, visible, cache)
@@ -326,7 +336,7 @@ def _head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _quarter_turn(x: Tensor) -> Tensor:
+def _rotate_half(x: Tensor) -> Tensor:
     """Each pair (a, b) -> (-b, a), a in the first half of the channels and b in the second."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([-b, a], dim=-1)

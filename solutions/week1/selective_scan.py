@@ -265,9 +265,7 @@ def _by_position(B: Tensor, channels: int, length: int) -> Sequence[Tensor]:
 # h = d / g channels a group, and with 1 for n or h where there is no such dimension.
 
 
-def _scan_by_chunks(
-    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int
-) -> tuple[Tensor, Tensor]:
+def _scan_by_chunks(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
     """y (b, d, l) and the last state (b, d, n)."""
     channels, length = u.shape[1:]
     groups = math.lcm(*(each.size(1) for each in (B, C) if each.dim() == 4))
@@ -323,19 +321,19 @@ class _ChunkedScan(torch.autograd.Function):
     def forward(ctx: Any, dt: Tensor, w: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
         log_decay = A * _LOG2_E
         state = (B[0] * w[0]).zero_()  # (k, b, g, n, h)
-        for t in range(len(dt)):
-            state.mul_(torch.exp2(dt[t] * log_decay)).addcmul_(B[t], w[t])
+        for dt_t, w_t, B_t in zip(dt, w, B, strict=True):
+            state.mul_(torch.exp2(dt_t * log_decay)).addcmul_(B_t, w_t)
         state = _enter(torch.zeros_like(state[0]), torch.exp2(dt.sum(0) * log_decay), state)
 
-        kept = []  # the states before every √t-th position: those between are computed again in the backward pass
-        y = torch.empty_like(w)
-        for t in range(len(dt)):
-            if t % math.isqrt(len(dt)) == 0:
+        stride = math.isqrt(len(dt))
+        kept, ys = [], []  # kept: every √t-th state; the backward pass computes those between again
+        for t, (dt_t, w_t, B_t, C_t) in enumerate(zip(dt, w, B, C, strict=True)):
+            if t % stride == 0:
                 kept.append(state.clone())
-            state.mul_(torch.exp2(dt[t] * log_decay)).addcmul_(B[t], w[t])
-            torch.sum(C[t] * state, dim=-2, keepdim=True, out=y[t])
+            state.mul_(torch.exp2(dt_t * log_decay)).addcmul_(B_t, w_t)
+            ys.append((C_t * state).sum(-2, keepdim=True))
         ctx.save_for_backward(dt, w, A, B, C, torch.stack(kept))
-        return y, state[-1].clone()
+        return torch.stack(ys), state[-1].clone()
 
     @staticmethod
     @once_differentiable
@@ -343,31 +341,32 @@ class _ChunkedScan(torch.autograd.Function):
         """The gradient of the state is a scan too, from the end: grad_{t-1} = exp(Δ_t A) (grad_t + C_t grad_y_t)."""
         dt, w, A, B, C, kept = ctx.saved_tensors
         log_decay = A * _LOG2_E
+        steps = list(zip(dt, w, B, C, grad_y.contiguous(), strict=True))
         grad = torch.zeros_like(kept[0])  # of the states, (k, b, g, n, h)
-        for t in reversed(range(len(dt))):
-            grad.addcmul_(C[t], grad_y[t]).mul_(torch.exp2(dt[t] * log_decay))
+        for dt_t, _, _, C_t, grad_y_t in reversed(steps):
+            grad.addcmul_(C_t, grad_y_t).mul_(torch.exp2(dt_t * log_decay))
         decays = torch.exp2(dt.sum(0) * log_decay)
         grad = _enter(grad_last, decays.flip(0), grad.flip(0)).flip(0)
 
-        grad_dt, grad_w = torch.empty_like(dt), torch.empty_like(w)
-        grad_B, grad_C = B.new_empty(B.shape), C.new_empty(C.shape)
+        grads = []
         grad_A = torch.zeros_like(grad)
         stride = math.isqrt(len(dt))
-        for start in reversed(range(0, len(dt), stride)):
-            positions = range(start, min(start + stride, len(dt)))
-            states, decays = [kept[start // stride]], []
-            for t in positions:
-                decays.append(torch.exp2(dt[t] * log_decay))
-                states.append(torch.addcmul(B[t] * w[t], decays[-1], states[-1]))
-            for t in reversed(positions):
-                grad.addcmul_(C[t], grad_y[t])  # of x_t
-                grad_C[t] = (states.pop() * grad_y[t]).sum_to_size(C[t].shape)
-                grad_B[t] = (grad * w[t]).sum_to_size(B[t].shape)
-                grad_w[t] = (grad * B[t]).sum(-2, keepdim=True)
+        for i in reversed(range(len(kept))):
+            stretch = steps[i * stride : (i + 1) * stride]
+            states, decays = [kept[i]], []
+            for dt_t, w_t, B_t, _, _ in stretch:
+                decays.append(torch.exp2(dt_t * log_decay))
+                states.append(torch.addcmul(B_t * w_t, decays[-1], states[-1]))
+            for dt_t, w_t, B_t, C_t, grad_y_t in reversed(stretch):
+                grad.addcmul_(C_t, grad_y_t)  # of x_t
+                grad_C = (states.pop() * grad_y_t).sum_to_size(C_t.shape)
+                grad_B = (grad * w_t).sum_to_size(B_t.shape)
+                grad_w = (grad * B_t).sum(-2, keepdim=True)
                 grad.mul_(decays.pop())  # of x_{t-1}
                 grad_log = grad * states[-1]  # of Δ_t A
-                grad_dt[t] = (grad_log * A).sum(-2, keepdim=True)
-                grad_A.addcmul_(grad_log, dt[t])
+                grad_A.addcmul_(grad_log, dt_t)
+                grads.append(((grad_log * A).sum(-2, keepdim=True), grad_w, grad_B, grad_C))
+        grad_dt, grad_w, grad_B, grad_C = (torch.stack(each[::-1]) for each in zip(*grads, strict=True))
         return grad_dt, grad_w, grad_A.sum(dim=(0, 1)), grad_B, grad_C
 
 

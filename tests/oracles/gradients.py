@@ -11,16 +11,14 @@ from torch import Tensor
 
 
 def gradients_of(oracle: Callable[..., Any]) -> Callable[..., dict[str, Tensor]]:
-    """The vector-Jacobian products of `oracle(state, *inputs, **options)` by name, as a function of `(above, state, …)`.
+    """The gradients of `oracle(state, *inputs, **options)`, as a function of `(above, state, *inputs, **options)`.
 
-    `above` holds a gradient for each floating-point tensor that the oracle returns: one tensor, or a list. The answer
-    has "gradient of NAME" for each tensor of the state dict and for each floating-point input by its argument's name.
+    `above` is the gradient that arrives from above. The answer has "gradient of NAME" for each tensor of the state
+    dict, and for each floating-point input by its argument's name.
     """
     names = list(inspect.signature(oracle).parameters)[1:]
 
-    def gradients(
-        above: Tensor | list[Tensor], state: Mapping[str, Tensor], *inputs: Any, **options: Any
-    ) -> dict[str, Tensor]:
+    def gradients(above: Tensor, state: Mapping[str, Tensor], *inputs: Any, **options: Any) -> dict[str, Tensor]:
         state = {name: tensor.detach().requires_grad_() for name, tensor in state.items()}
         arguments = [leaf.detach().requires_grad_() if _is_floating(leaf) else leaf for leaf in inputs]
         leaves = state | {name: leaf for name, leaf in zip(names, arguments, strict=False) if _is_floating(leaf)}

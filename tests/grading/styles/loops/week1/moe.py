@@ -12,7 +12,7 @@ def route_top_k(router_logits, k, renormalize):
     weights, indices = [], []
     for logits in wide.reshape(-1, experts):
         powers = (logits - logits.max()).exp()
-        order = sorted(range(experts), key=lambda expert: -float(logits[expert]))[:k]  # noqa: B023
+        order = sorted(range(experts), key=lambda expert: -float(logits[expert]))[:k]
         best = powers[order]
         weights.append(best / (best.sum() if renormalize else powers.sum()))
         indices.append(order)
