@@ -238,7 +238,7 @@ def regions(source: str, tree: ast.Module, filename: str) -> list[Region]:
     """The regions that markers enclose, outside of functions. Raises SourceError for a marker without its partner."""
     hidden: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, FunctionNode | ast.Constant | ast.JoinedStr):
+        if isinstance(node, FunctionNode | ast.Constant):
             hidden.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     found: list[Region] = []
     opened: tuple[int, re.Match[str]] | None = None

@@ -179,9 +179,8 @@ class _Watcher:
                 needed = error.name.removeprefix(self.tree.package + ".").replace(".", "/")
                 return Trouble("unstarted", f"{needed}.py is not there", exercise=needed)
             case OutOfTime():
-                return Trouble(
-                    "time", f"did not finish within {self.request.seconds:g} s{place and ', was' + place}", *about
-                )
+                waited = f"did not finish within {self.request.seconds:g} s"
+                return Trouble("time", waited + (place and f", was{place}"), *about)
             case PrintedTooMuch():
                 return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", *about)
             case MemoryError():

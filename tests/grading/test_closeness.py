@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from grading import closeness
-from grading.closeness import TensorComparison, compare
+from grading.closeness import compare
 
 # --- margins ------------------------------------------------------------------------------------------------------
 #
 # MEASURED
 
-Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Attention = Callable[..., Tensor]  # of query, key, value, visible
 SHAPES = [  # batch, heads, queries, keys, width
-    (1, 1, 1, 1, 1), (1, 1, 1, 2, 1), (1, 2, 2, 1, 3), (1, 1, 3, 2, 4), (2, 3, 1, 1, 1), (2, 3, 1, 5, 8), (1, 2, 5, 5, 2),
-    (2, 3, 7, 7, 8), (1, 2, 17, 9, 16), (2, 3, 65, 65, 32), (1, 1, 4, 65, 8), (2, 2, 1, 65, 16), (1, 4, 33, 3, 1),
+    (1, 1, 1, 1, 1), (1, 1, 1, 2, 1), (1, 2, 2, 1, 3), (1, 1, 3, 2, 4), (2, 3, 1, 1, 1), (2, 3, 1, 5, 8),
+    (1, 2, 5, 5, 2), (2, 3, 7, 7, 8), (1, 2, 17, 9, 16), (2, 3, 65, 65, 32), (1, 1, 4, 65, 8), (2, 2, 1, 65, 16),
+    (1, 4, 33, 3, 1),
 ]  # fmt: skip
 SQUARE = (7, 9, 20, 22)  # seeds with as many queries as keys, 7 and 65, so that every fault shows
 SCALES = (0.1, 1.0, 8.0, 30.0)  # of the scores
@@ -115,6 +117,10 @@ def with_one_slice_rolled(out: Tensor) -> Tensor:
     return torch.cat([out[:, :-1], out[:, -1:].roll(1, 2)], 1)
 
 
+def attend_in_half(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+    return torch.softmax(scores(query, key, visible), -1).half() @ value.half()
+
+
 WRONG: dict[str, Attention] = {
     "one key dropped": lambda q, k, v, m: attend(q, k[:, :, 1:], v[:, :, 1:], m[..., 1:]),
     "one slice shifted by a row": partial(edited, with_one_slice_rolled),
@@ -130,9 +136,7 @@ WRONG: dict[str, Attention] = {
 WRONG_IN_FULL_PRECISION: dict[str, Attention] = {
     "scale off by 1%": lambda q, k, v, m: attend(q * 1.01, k, v, m),
     "weights in half precision": lambda q, k, v, m: torch.softmax(scores(q, k, m), -1).half().to(v.dtype) @ v,
-    "accumulator in half precision": lambda q, k, v, m: (torch.softmax(scores(q, k, m), -1).half() @ v.half()).to(
-        v.dtype
-    ),
+    "accumulator in half precision": lambda q, k, v, m: attend_in_half(q, k, v, m).to(v.dtype),
     "softmax in half precision": lambda q, k, v, m: torch.softmax(scores(q, k, m).half(), -1).to(v.dtype) @ v,
 }
 
@@ -263,15 +267,18 @@ def test_errors_that_are_each_small_may_be_too_large_on_average():
     assert found.mask.double().mean() > 0.9
 
 
-def test_nan_and_inf_belong_where_the_reference_has_them():
+@pytest.mark.parametrize(
+    ("position", "value", "failed"),
+    [(0, math.nan, "nan"), (1, 0.0, "nan"), (0, math.inf, "inf"), (2, -math.inf, "inf"), (3, 0.0, "inf")],
+)
+def test_nan_and_inf_belong_where_the_reference_has_them(position, value, failed):
     x = torch.tensor([1.0, math.nan, math.inf, -math.inf])
     assert judge(x, same, x).ok
-    for position, value, failed in [(0, math.nan, "nan"), (1, 0.0, "nan"), (2, -math.inf, "inf"), (3, 0.0, "inf"), (0, math.inf, "inf")]:  # fmt: skip
-        wrong = x.clone()
-        wrong[position] = value
-        found = judge(wrong, same, x)
-        assert (found.failed, found.worst, found.mask.tolist().index(True)) == (failed, (position,), position)
-        assert found.ratio == math.inf
+    wrong = x.clone()
+    wrong[position] = value
+    found = judge(wrong, same, x)
+    assert (found.failed, found.ratio, found.worst) == (failed, math.inf, (position,))
+    assert found.mask.nonzero().tolist() == [[position]]
 
 
 def test_a_number_beyond_the_range_of_the_dtype_is_inf():

@@ -66,9 +66,7 @@ def test_attention_makes_and_keeps_its_scores(qkv):
         output = attention(*qkv)
     assert counts.largest_intermediate_numel == B * H * L * S
     assert counts.largest_intermediate_bytes == B * H * L * S * FLOAT
-    assert counts.saved_bytes == B * H * L * S * FLOAT, (
-        "the weights, for the softmax and for the product with V at once"
-    )
+    assert counts.saved_bytes == B * H * L * S * FLOAT, "the weights, once for softmax and for the product with V"
     assert counts.held_bytes == counts.saved_bytes + output.nbytes
 
 

@@ -128,6 +128,7 @@ CASES = {
         first, _second = 1, 2
         double = lambda x: 2 * x
         name: str
+        """The name."""
         TABLE = {
             "a": 1,  # one
             "b": 2,
@@ -155,6 +156,7 @@ CASES = {
         first, _second = 1, 2
         double = lambda x: 2 * x
         name: str
+        """The name."""
         TABLE = {
             "a": 1,  # one
             "b": 2,
@@ -466,7 +468,7 @@ CASES = {
         import torch
         import torch.nn.functional as F
         from a import both, secret_class, secret_helper
-        from b import secret
+        from b import kept as secret
         from c import quoted
         from d import used_in_a_body as body
         from e import secret_guard
@@ -1003,8 +1005,9 @@ def test_what_a_private_name_is_used_for_in_a_body_is_nobodys_business():
     assert stub("_W = 3\ndef f(x):\n    return _W\n") == "def f(x):\n    raise NotImplementedError\n"
 
 
-def test_a_comment_that_only_begins_like_a_marker_is_a_comment():
+def test_a_comment_that_only_looks_like_a_marker_is_a_comment():
     assert stub("# given the mask\nx = 1\n") == "# given the mask\nx = 1\n"
+    assert stub("def f():\n    # given\n    return 1\n") == "def f():\n    raise NotImplementedError\n"
 
 
 @pytest.fixture

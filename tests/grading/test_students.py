@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -243,6 +244,18 @@ def test_junit_carries_the_points(toy, run_pytest, tmp_path: Path):
     text = (tmp_path / "junit.xml").read_text("utf-8")
     assert text.count('<property name="points"') == 7
     assert sum(map(float, re.findall(r'<property name="points" value="([\d.]+)"', text))) == 10
+
+
+def test_pytest_benchmark_records_a_graded_test(toy, run_pytest, tmp_path):
+    (toy / "tests/week1/test_mean.py").write_text(
+        "import pytest\n\n\n@pytest.mark.points(1)\ndef test_speed(submission, draw, benchmark):\n"
+        "    benchmark.pedantic(submission.call, ('weighted_mean', draw.normal(3, 8)), rounds=3)\n"
+    )
+    run = run_pytest(toy, "exercises", "--impl", "solutions", "--benchmark-json", str(tmp_path / "benchmark.json"))
+    (recorded,) = json.loads((tmp_path / "benchmark.json").read_text("utf-8"))["benchmarks"]
+    assert recorded["fullname"] == "exercises/week1/mean.py::test_speed"
+    assert recorded["stats"]["rounds"] == 3
+    assert run.record("test_speed")["verdict"] == "passed"
 
 
 def test_another_seed_gives_other_numbers_and_the_same_grade(toy, run_pytest):

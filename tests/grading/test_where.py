@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ ATTENTION = ("batch", "head", "query", "channel")
 WEIGHTS = ("batch", "head", "query", "key")
 
 
-def marked(shape: Sequence[int], *indices: object) -> Tensor:
+def marked(shape: Sequence[int], *indices: Any) -> Tensor:
     mask = torch.zeros(shape, dtype=torch.bool)
     for index in indices:
         mask[index] = True
@@ -46,8 +47,8 @@ EVERY = slice(None)
         (marked((1, 1, 7, 8), (..., 6, EVERY)), ATTENTION, "only query 6 (the last)"),
         (marked((1, 1, 7, 3), (..., 6, EVERY)), ATTENTION, "only query 6 (the last)"),
         (marked((2, 3, 7, 8), (EVERY, 1)), ATTENTION, "only head 1 in every batch"),
-        (marked((2, 3, 7, 8), (..., slice(3, 7), EVERY)), ATTENTION, "queries 3 to 6 (the last 4) in every head and batch"),
-        (marked((2, 3, 7, 8), (..., slice(2), EVERY)), ATTENTION, "queries 0 and 1 (the first 2) in every head and batch"),
+        (marked((1, 3, 7, 8), (..., slice(3, 7), EVERY)), ATTENTION, "queries 3 to 6 (the last 4) in every head"),
+        (marked((1, 3, 7, 8), (..., slice(2), EVERY)), ATTENTION, "queries 0 and 1 (the first 2) in every head"),
         (marked((1, 2, 7, 32), (..., slice(4, 12))), ATTENTION, "channels 4 to 11 of 32 in every query and head"),
         (marked((1, 1, 7, 8), (..., slice(0, 8, 2))), ATTENTION, "every 2nd channel in every query"),
         (marked((1, 1, 7, 8), (..., slice(1, 8, 2))), ATTENTION, "every 2nd channel from 1 in every query"),
@@ -57,12 +58,12 @@ EVERY = slice(None)
         (marked((3, 7, 8), (1, 3)), None, "only index 3 along dim 1 in index 1 along dim 0"),
         (marked((3, 7, 8), (EVERY, slice(2, 4))), None, "indices 2 and 3 of 7 along dim 1"),
         (marked((3, 7, 8), (EVERY, 4)), ("query", "channel"), "only query 4"),
-        (triangle((2, 3, 7, 7), lambda x: x.triu(1)), WEIGHTS, "above the diagonal of query by key in every head and batch"),
+        (triangle((1, 3, 7, 7), lambda x: x.triu(1)), WEIGHTS, "above the diagonal of query by key in every head"),
         (triangle((7, 7), torch.tril), WEIGHTS, "on or below the diagonal of query by key"),
         (torch.eye(7, dtype=torch.bool), WEIGHTS, "on the diagonal of query by key"),
         (triangle((4, 7), lambda x: x.triu(4)), WEIGHTS, "above the lower right diagonal of query by key"),
         (torch.eye(9, dtype=torch.bool).flip(0), WEIGHTS, "9 of 81 numbers, scattered"),
-        (marked((4, 9, 9), *((1, i, 8 - i) for i in range(9))), None, "9 of 324 numbers, scattered over index 1 along dim 0"),
+        (marked((4, 9, 9), *((1, i, 8 - i) for i in range(9))), ("batch", "x", "y"), "9 of 324 numbers, scattered over batch 1"),
         (marked((2, 0, 3)), None, "nowhere"),
         (torch.tensor(True), None, "everywhere"),
     ],
