@@ -117,7 +117,7 @@ def compare(
     Args:
         answers: the numbers to judge by name, outputs and gradients alike.
         solve: the reference: a function of the leaves, in their dtype, that gives tensors of the same names and shapes.
-            What it computes by itself (positions, tables) is taken to be computed in float32 at least.
+            What it computes by itself (positions, tables) is taken to be computed in float32.
         leaves: every floating-point tensor that the answers depend on, as it was when they were computed. The least
             precise dtype among the leaves and the answers is the one that the computation may round to.
         factor: instead of 32 (or 6 in half precisions), where the exercise has a reason.
@@ -204,7 +204,8 @@ class _Rounding(TorchDispatchMode):
     """Monte Carlo arithmetic: operations in float64 on operands rounded to `dtype`, forward and backward.
 
     The operand x becomes round(c x) / c with c random for each operation. So the error is a real rounding error,
-    equal numbers stay equal and zeros zero, and numbers too large for `dtype` stay as they are.
+    equal numbers stay equal and zeros zero, and numbers too large for `dtype` stay as they are. What does not depend on
+    the leaves is rounded to float32.
     """
 
     def __init__(self, dtype: torch.dtype, generator: random.Random) -> None:
@@ -227,9 +228,8 @@ class _Rounding(TorchDispatchMode):
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return x
         constant = torch.is_grad_enabled() and not x.requires_grad  # nothing in it depends on the leaves
-        dtype = torch.promote_types(self.dtype, torch.float32) if constant else self.dtype
         c = self.generator.uniform(0.5, 1)
-        y = (x * c).to(dtype).to(x.dtype) / c
+        y = (x * c).to(torch.float32 if constant else self.dtype).to(x.dtype) / c
         return torch.where(y.isfinite(), y, x)
 
 
@@ -240,27 +240,28 @@ _MOVING = "where masked_fill cat stack clone index gather index_select flip roll
 _EXACT = frozenset(getattr(aten, name) for name in f"{_DECIDING} {_SELECTING} {_MOVING}".split())
 
 
-# Softmax is one operation that hides its own roundings. It is computed here as the formulas with log-sum-exp do it,
-# which attentions that keep lse for backward use: the least exact of the honest ways.
+# Softmax is one operation and hides its own roundings. Here it is computed by way of log-sum-exp, as attentions do that
+# keep lse for their backward pass: the least exact of the honest ways.
+
+Rounded = Callable[[Tensor], Tensor]
 
 
-def _softmax(rounded: Callable[[Tensor], Tensor], x: Tensor, dim: int, _: bool) -> Tensor:
-    return torch.exp(_log_softmax(rounded, x, dim, _))
+def _softmax(rounded: Rounded, x: Tensor, dim: int, *_: Any) -> Tensor:
+    return torch.exp(_log_softmax(rounded, x, dim))
 
 
-def _log_softmax(rounded: Callable[[Tensor], Tensor], x: Tensor, dim: int, _: bool) -> Tensor:
+def _log_softmax(rounded: Rounded, x: Tensor, dim: int, *_: Any) -> Tensor:
     return rounded(x) - rounded(torch.logsumexp(x, dim, keepdim=True))
 
 
-def _softmax_backward(rounded: Callable[[Tensor], Tensor], dp: Tensor, p: Tensor, dim: int, _: torch.dtype) -> Tensor:
+def _softmax_backward(rounded: Rounded, dp: Tensor, p: Tensor, dim: int, *_: Any) -> Tensor:
     weighted, largest = rounded(dp) * rounded(p), dp.abs().amax(dim, keepdim=True)
-    delta = weighted.sum(dim, keepdim=True) + (rounded(largest) - largest)  # where it is sum(dO O), no smaller an error
+    # The sum of these may be computed as sum(dO O), whose terms, and errors, are as large as the largest of dP.
+    delta = weighted.sum(dim, keepdim=True) + (rounded(largest) - largest)
     return rounded(weighted) - rounded(p) * delta
 
 
-def _log_softmax_backward(
-    rounded: Callable[[Tensor], Tensor], dy: Tensor, y: Tensor, dim: int, _: torch.dtype
-) -> Tensor:
+def _log_softmax_backward(rounded: Rounded, dy: Tensor, y: Tensor, dim: int, *_: Any) -> Tensor:
     return rounded(dy) - torch.exp(rounded(y)) * rounded(rounded(dy).sum(dim, keepdim=True))
 
 

@@ -39,7 +39,15 @@ def points_table(grade: Grade, width: int = 80) -> list[str]:
         lines += [clip(week, width)] if week else []
         lines += [line(name, tally, state(tally)) for name, tally in exercises]
     lines.append(line("total", grade, progress(grade)))
-    return lines + [clip(f"not counted: {phrase}", width) for phrase in ungraded(grade)]
+    lines += [clip(f"not counted: {phrase}", width) for phrase in ungraded(grade)]
+    return lines + [clip(f"handouts: {path}", width) for path in _handouts(grade)]
+
+
+def _handouts(grade: Grade) -> list[str]:
+    """Where the handouts of the exercises lie that are not started, a path with NAME in it for each week."""
+    unstarted = [record.handout or "" for record in grade.records if record.verdict == "not started"]
+    folders = [one_line(handout.partition("#")[0]).rpartition("/")[0] for handout in unstarted]
+    return [f"{folder}/NAME.md" for folder in dict.fromkeys(folders) if folder]
 
 
 def tests_table(tally: Tally, width: int = 80) -> list[str]:

@@ -64,6 +64,18 @@ WRONGS = {
         [(BANK, 'explanation = "The gain is never multiplied in."', "")],
         "the mistake 'gain-forgotten' has no explanation",
     ),
+    "two mistakes that look alike": (
+        [
+            (
+                BANK,
+                "[weights-ignored]",
+                "[the-sum]\nexplanation = 'This is the sum of the numbers and not their mean.'\n"
+                "old = 'return _divide((x * weights).sum(dim), total)'\nnew = 'return (weights * x).sum(dim)'\n\n"
+                "[weights-ignored]",
+            )
+        ],
+        "only 7 of 9 known mistakes are recognised by name; not the-sum, not-divided",
+    ),
     "a mistake that does not fit the solution": (
         [(BANK, 'old = " * self.gain', 'old = " / self.gain')],
         "the mistake 'gain-forgotten' replaces a text that stands 0 times in the solution",

@@ -225,13 +225,10 @@ def test_in_half_precision_an_error_of_half_precision_is_no_fault():
 # --- what the rule is made of -------------------------------------------------------------------------------------
 
 
-def judge(
-    answer: Tensor, oracle: Callable[..., Tensor], *leaves: Tensor, factor: float | None = None
-) -> TensorComparison:
+def judge(answer: Tensor, oracle: Callable[..., Tensor], *leaves: Tensor, factor: float | None = None) -> Any:
     """One output compared with what the oracle makes of the leaves."""
-    reference = lambda leaves: {"output": oracle(*leaves)}  # noqa: E731
-    (tensor,) = compare({"output": answer}, reference, leaves, factor=factor).tensors
-    return tensor
+    comparison = compare({"output": answer}, lambda leaves: {"output": oracle(*leaves)}, leaves, factor=factor)
+    return comparison.tensors[0]
 
 
 def same(x: Tensor) -> Tensor:
@@ -446,7 +443,7 @@ def test_equal_numbers_stay_equal_and_zeros_zero():
     assert moved.tolist()[4:] == [math.inf, -math.inf, 1e300]
 
 
-def test_what_the_leaves_have_no_part_in_is_rounded_to_float32_at_least():
+def test_what_does_not_depend_on_the_leaves_is_rounded_to_float32():
     positions = torch.arange(1000, dtype=torch.float64)
     moved = rounded(torch.bfloat16, positions)
     assert not torch.equal(moved, positions)

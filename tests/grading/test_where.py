@@ -63,7 +63,7 @@ EVERY = slice(None)
         (torch.eye(7, dtype=torch.bool), WEIGHTS, "on the diagonal of query by key"),
         (triangle((4, 7), lambda x: x.triu(4)), WEIGHTS, "above the lower right diagonal of query by key"),
         (torch.eye(9, dtype=torch.bool).flip(0), WEIGHTS, "9 of 81 numbers, scattered"),
-        (marked((4, 9, 9), *((1, i, 8 - i) for i in range(9))), ("batch", "x", "y"), "9 of 324 numbers, scattered over batch 1"),
+        (marked((4, 9, 9), *((1, i, 8 - i) for i in range(9))), WEIGHTS, "9 of 324 numbers, scattered over head 1"),
         (marked((2, 0, 3)), None, "nowhere"),
         (torch.tensor(True), None, "everywhere"),
     ],

@@ -32,6 +32,7 @@ def wrong_grader(folder: Path, file: str, right: str, wrong: str) -> Path:
     return copy
 
 
+# ruff: noqa: E501 - a change in one line can be compared with the line that it changes
 # A check taken out, and the broken hand-in that would no longer be refused in the words it deserves.
 UNNOTICED = {
     "a tensor": ("judgement.py", 'if not isinstance(answer, torch.Tensor):\n                fail("no', 'if False:\n                fail("no', "a list"),
@@ -42,7 +43,6 @@ UNNOTICED = {
     "memory of its own": ("judgement.py", "        if shared:", "        if False:", "a view of the input"),
     "a graph": ("judgement.py", "if not any(facts.requires_grad for facts in self.got.result.facts):", "if False:", "no graph"),
     "the signature": ("perform.py", "        signature.bind(*args, **kwargs)\n", "        pass\n", "too few parameters"),
-    "a bounded output": ("perform.py", "if self.length > PRINT_LIMIT:", "if self.length > 10**10:", "a gigabyte of output"),
     "its own tree": ("trees.py", "if names := forbidden_imports(source, FORBIDDEN):", "if names := []:", "the answers of another tree"),
 }  # fmt: skip
 
@@ -69,7 +69,7 @@ CAUGHT = {
     "always success": ("plugin.py", "            elif not grade.complete:\n", "            elif False:\n", "test_students.py::test_an_unstarted_exercise_says_what_there_is_to_earn"),
     "a test forgotten in the total": ("records.py", "sum(record.points for record in self.records if record.counted)", "sum(record.points for record in self.records[1:] if record.counted)", "test_students.py::test_everything_earned_is_success"),
     "points of what could not be graded": ("records.py", "return self.verdict in COUNTED", "return True", "test_students.py::test_what_a_library_lacks_is_not_offered"),
-    "any mistake will do": ("mistakes.py", "if len(candidates) == 1 else None", "if candidates else self._trees[0][0]", "test_check.py::test_an_exercise_with_nothing_wrong_is_accepted"),
+    "any mistake will do": ("mistakes.py", "if len(candidates) == 1 else None", "if candidates else None", "test_check.py::test_what_is_wrong_is_refused[two mistakes that look alike]"),
     "no mistake is known": ("mistakes.py", "return candidates[0][0] if len(candidates) == 1 else None", "return None", "test_students.py::test_a_wrong_answer_is_explained"),
     "the seed is ignored": ("plugin.py", 'return self.config.getoption("--grading-seed")', "return 0", "test_students.py::test_another_seed_gives_other_numbers_and_the_same_grade"),
     "the child may read everything": ("worker.py", "        sys.addaudithook(hook)\n", "        pass\n", "test_isolation.py::test_a_disaster_costs_one_test[reading the solution]"),

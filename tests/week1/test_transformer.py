@@ -186,7 +186,8 @@ def test_it_computes_in_the_dtype_of_its_weights(submission, draw, name):
     """In float64 and bfloat16 it is as accurate as they allow."""
     for dtype in ("float64", "bfloat16"):
         state, inputs = weights(draw, name, dtype=dtype), sequences(draw, name, dtype=dtype)
-        got = submission.make(name, *SIZES).to(inputs[0].dtype).load(state).eval().call(*inputs, grad=True)
+        made = submission.make(name, *SIZES).to(inputs[0].dtype).load(state).eval()
+        got = made.call(*inputs, grad=dtype == "float64")  # bfloat16 rounds relu across its kink
         expect(got).close_to(ORACLES[name], state, *inputs, nhead=4)
 
 
