@@ -26,15 +26,22 @@ def test_sources(path: Path) -> dict[str, tuple[int, str]]:
 def skeleton(path: Path) -> types.ModuleType | None:
     """A module with the same tests, to be collected and never run; None where the file needs importing for that.
 
-    It needs importing when a mark or a parameter set is not a literal or a name for one.
+    It needs importing when a mark or a parameter set is not a literal or a name for one, or a decorator is neither a
+    mark, or a name for one, nor Hypothesis's.
     """
     tree = ast.parse(path.read_text("utf-8"), str(path))
     body: list[ast.stmt] = [ast.parse("import pytest").body[0]]
-    body += [node for node in tree.body if isinstance(node, ast.Assign) and _is_literal(node.value)]
+    marks = {"pytest"}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and (_is_literal(node.value) or _first_name(node.value) == "pytest"):
+            body.append(node)
+            marks |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     for function in _test_functions(tree):
         docstring = [function.body[0]] if ast.get_docstring(function) is not None else []
         function.body = [*docstring, ast.copy_location(ast.Pass(), function)]
-        function.decorator_list = [d for d in function.decorator_list if ast.unparse(d).startswith("pytest.mark.")]
+        if any(_first_name(each) not in marks | _HYPOTHESIS for each in function.decorator_list):
+            return None
+        function.decorator_list = [each for each in function.decorator_list if _first_name(each) in marks]
         body.append(function)
     module = types.ModuleType(f"{path.stem}_skeleton")
     module.__file__ = str(path)
@@ -45,11 +52,23 @@ def skeleton(path: Path) -> types.ModuleType | None:
     return module
 
 
+_HYPOTHESIS = {"given", "settings", "example", "hypothesis"}
 _ANNOTATIONS = __import__("__future__").annotations.compiler_flag  # names in annotations are not looked up
 
 
 def _test_functions(tree: ast.Module) -> list[ast.FunctionDef]:
     return [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+
+
+def _first_name(node: ast.expr) -> str:
+    """`pytest` of `pytest.mark.points(2)`."""
+    while not isinstance(node, ast.Name):
+        match node:
+            case ast.Call(func=inner) | ast.Attribute(value=inner):
+                node = inner
+            case _:
+                return ""
+    return node.id
 
 
 def _is_literal(node: ast.expr) -> bool:

@@ -217,13 +217,7 @@ class RwkvLM(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.rwkv = nn.ModuleDict(
-            {
-                "embeddings": nn.Embedding(config.vocab_size, config.hidden_size),
-                "blocks": nn.ModuleList(_Block(config, layer_id) for layer_id in range(config.num_hidden_layers)),
-                "ln_out": nn.LayerNorm(config.hidden_size),
-            }
-        )
+        self.rwkv = _Rwkv(config)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(
@@ -243,13 +237,15 @@ class RwkvLM(nn.Module):
             logits, (B, T, V), or with use_cache (logits, state). As in `TimeMix` the state that was given may have
             been written to.
         """
-        hidden = self.rwkv["embeddings"](input_ids)  # (B, T, H)
+        hidden = self.rwkv.embeddings(input_ids)  # (B, T, H)
         if state is None and use_cache:
             state = self._empty_state(hidden)
-        for block in self.rwkv["blocks"]:
+        for block in self.rwkv.blocks:
             hidden, state = block(hidden, state)
-        logits = self.head(self.rwkv["ln_out"](hidden))  # (B, T, V)
-        return (logits, state) if use_cache else logits
+        logits = self.head(self.rwkv.ln_out(hidden))  # (B, T, V)
+        if use_cache and state is not None:
+            return logits, state
+        return logits
 
     def _empty_state(self, hidden: Tensor) -> list[Tensor]:
         batch, layers = hidden.size(0), self.config.num_hidden_layers
@@ -257,6 +253,16 @@ class RwkvLM(nn.Module):
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         total = hidden.new_zeros(batch, self.config.attention_hidden_size, layers, dtype=dtype)
         return [last, last, total, total, torch.full_like(total, -math.inf)]
+
+
+class _Rwkv(nn.Module):
+    """What lies under the head."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(_Block(config, layer_id) for layer_id in range(config.num_hidden_layers))
+        self.ln_out = nn.LayerNorm(config.hidden_size)
 
 
 class _Block(nn.Module):

@@ -40,8 +40,10 @@ def wkv_parallel(time_decay: Tensor, time_first: Tensor, key: Tensor, value: Ten
 def wkv_and_sums(
     time_decay: Tensor, time_first: Tensor, key: Tensor, value: Tensor, state: list[Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, and what a state stands for whatever its maximum is: the average so far and the log of the weights."""
-    output, (numerator, denominator, maximum) = wkv(time_decay, time_first, key, value, state, True)  # type: ignore[misc]
+    """The output, and what the state stands for whatever its maximum is: the average so far, the log of its weight."""
+    output, after = wkv(time_decay, time_first, key, value, state, True)
+    assert after is not None
+    numerator, denominator, maximum = after
     return output, numerator / denominator, denominator.log() + maximum
 
 

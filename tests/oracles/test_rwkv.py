@@ -38,19 +38,19 @@ def filled(module: Any) -> dict[str, Tensor]:
 def test_wkv_is_transformers_s(scale: float, begun: bool) -> None:
     from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 
-    arguments = [normal(5), normal(5, seed=1), normal(2, 7, 5, seed=2, scale=scale), normal(2, 7, 5, seed=3)]
-    inputs = [each.requires_grad_() for each in arguments]
+    w, u, k, v = normal(5), normal(5, seed=1), normal(2, 7, 5, seed=2, scale=scale), normal(2, 7, 5, seed=3)
+    inputs = [each.requires_grad_() for each in (w, u, k, v)]
     state = [normal(2, 5, seed=4), normal(2, 5, seed=5).exp(), normal(2, 5, seed=6)] if begun else None
-    ours, our_state = oracle.wkv(*inputs, state, True)
-    theirs, their_state = rwkv_linear_attention_cpu(*inputs, state, True)
+    ours, our_state = oracle.wkv(w, u, k, v, state, True)
+    theirs, their_state = rwkv_linear_attention_cpu(w, u, k, v, state, True)
     assert_close(ours, theirs)
     assert our_state is not None
     assert_close(our_state, their_state)
     above = normal(2, 7, 5, seed=7)
     assert_close(torch.autograd.grad(ours, inputs, above), torch.autograd.grad(theirs, inputs, above))
     if not begun:
-        assert_close(oracle.wkv_parallel(*inputs), theirs)
-    _, average, log_weights = oracle.wkv_and_sums(*inputs, state)
+        assert_close(oracle.wkv_parallel(w, u, k, v), theirs)
+    _, average, log_weights = oracle.wkv_and_sums(w, u, k, v, state)
     assert_close(average, their_state[0] / their_state[1])
     assert_close(log_weights, their_state[1].log() + their_state[2])
 

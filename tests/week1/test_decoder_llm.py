@@ -77,12 +77,14 @@ LLAMA3 = {
 
 
 def frequencies(module, settings):
-    return module.rope_frequencies(SimpleNamespace(**settings))
+    found = module.rope_frequencies(SimpleNamespace(**settings))
+    return {"frequencies": found, "logarithms": found.log()}
 
 
-def logarithms(frequencies):
-    """Frequencies lie many powers of ten apart: as logarithms each of them counts."""
-    return frequencies.log()
+def right_frequencies(settings):
+    """The logarithms beside them, because frequencies lie powers of ten apart and each of them counts."""
+    right = oracle.rope_frequencies(settings)
+    return {"frequencies": right, "logarithms": right.log()}
 
 
 @pytest.mark.points(1)
@@ -94,7 +96,7 @@ def test_plain_frequencies_fall_from_one_to_almost_one_over_theta(submission):
         for more in ({}, {"head_dim": None}, {"head_dim": 16}):
             settings = {**sizes, **more, "rope_parameters": rope}
             got = submission.run(frequencies, settings)
-            expect(got).close_to(oracle.rope_frequencies, settings, dtypes=[torch.float32])
+            expect(got).close_to(right_frequencies, settings, dtypes=[torch.float32] * 2)
 
 
 @pytest.mark.points(2)
@@ -104,7 +106,7 @@ def test_llama_3_stretches_the_slow_frequencies(submission):
     for rope in (LLAMA3, {**LLAMA3, "factor": 32.0, "high_freq_factor": 8.0, "original_max_position_embeddings": 512}):
         settings = {"hidden_size": 512, "num_attention_heads": 4, "rope_parameters": rope}
         got = submission.run(frequencies, settings)
-        expect(got).close_to(oracle.rope_frequencies, settings, dtypes=[torch.float32])
+        expect(got).close_to(right_frequencies, settings, dtypes=[torch.float32] * 2)
 
 
 @pytest.mark.points(1)
@@ -185,7 +187,7 @@ def test_sections_that_do_not_fill_the_pairs_are_refused(submission, draw):
 
 
 def updates(module, key, value, pieces):
-    """Update layers 0 and 1 of one cache and layer 0 of another one, piece by piece; after each all that can be seen."""
+    """Update two layers of one cache and one layer of another one, piece by piece; after each all that can be seen."""
     cache, other = module.KVCache(), module.KVCache()
     seen = [(cache.get_seq_length(), cache.get_seq_length(1))]
     start = 0
@@ -215,3 +217,394 @@ def test_the_cache_appends_for_each_layer_by_itself(submission, draw):
     """update gives all keys and values of the layer in order; layers and caches have nothing to do with each other."""
     key, value, pieces = draw.normal(2, 2, 7, 4), draw.normal(2, 2, 7, 4), [3, 1, 1, 2]
     expect(submission.run(updates, key, value, pieces)).equal_to(right_updates(key, value, pieces))
+
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+SMALL = {
+    "vocab_size": 31,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-3,
+    "tie_word_embeddings": False,
+    "rope_parameters": PLAIN,
+    "model_type": "llama",
+}
+STRETCHED = {**LLAMA3, "original_max_position_embeddings": 16}
+MODELS = {
+    "llama": SMALL,
+    "llama 3": {**SMALL, "head_dim": 6, "num_key_value_heads": 1, "rope_parameters": STRETCHED},
+    "qwen2": {**SMALL, "model_type": "qwen2", "tie_word_embeddings": True},
+}
+EVERY_MODEL = pytest.mark.parametrize("name", ["llama", "llama 3", "qwen2"])
+
+
+def shapes_of(settings):
+    """The state dict of `transformers`' model, as shapes by name."""
+    hidden, inner = settings["hidden_size"], settings["intermediate_size"]
+    head_dim = settings.get("head_dim") or hidden // settings["num_attention_heads"]
+    keys = settings["num_key_value_heads"] * head_dim
+    widths = {"q": settings["num_attention_heads"] * head_dim, "k": keys, "v": keys}
+    shapes = {"model.embed_tokens.weight": (settings["vocab_size"], hidden)}
+    for number in range(settings["num_hidden_layers"]):
+        layer = f"model.layers.{number}."
+        for part, width in widths.items():
+            shapes[f"{layer}self_attn.{part}_proj.weight"] = (width, hidden)
+            if settings["model_type"] == "qwen2":
+                shapes[f"{layer}self_attn.{part}_proj.bias"] = (width,)
+        shapes[f"{layer}self_attn.o_proj.weight"] = (hidden, widths["q"])
+        shapes |= {f"{layer}mlp.{part}_proj.weight": (inner, hidden) for part in ("gate", "up")}
+        shapes[f"{layer}mlp.down_proj.weight"] = (hidden, inner)
+        shapes |= {f"{layer}{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (settings["vocab_size"], hidden)}
+
+
+def weights(draw, settings, dtype="float32"):
+    """A state dict of `transformers`' model, filled with numbers large enough to show what goes wrong."""
+    state = {
+        entry: draw.normal(*shape, dtype=dtype, scale=0.3, mean="norm" in entry)
+        for entry, shape in shapes_of(settings).items()
+    }
+    if settings["tie_word_embeddings"]:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
+    return state
+
+
+def shapes_and_sharing(module, settings):
+    model = module.DecoderLM(SimpleNamespace(**settings))
+    shapes = {entry: tuple(tensor.shape) for entry, tensor in model.state_dict().items()}
+    return shapes, sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.points(1)
+@EVERY_MODEL
+@pytest.mark.handout("model")
+def test_the_state_dict_is_that_of_transformers(submission, name):
+    """The parameters have the names and shapes of LlamaForCausalLM or Qwen2ForCausalLM; tied ones are one parameter."""
+    shapes, count = submission.run(shapes_and_sharing, MODELS[name]).output
+    expected = shapes_of(MODELS[name])
+    wrong = sorted(entry for entry in {*shapes, *expected} if shapes.get(entry) != expected.get(entry))
+    expect.that(
+        not wrong,
+        f"the state dict has other entries than transformers': {', '.join(wrong[:6])}{' …' if wrong[6:] else ''}",
+        expected=", ".join(f"{entry} {expected.get(entry, 'not there')}" for entry in wrong[:6]),
+        came=", ".join(f"{entry} {shapes.get(entry, 'not there')}" for entry in wrong[:6]),
+    )
+    numbers = (
+        sum(torch.Size(shape).numel() for shape in expected.values()) - 31 * 32 * MODELS[name]["tie_word_embeddings"]
+    )
+    expect.that(count == numbers, f"the model has {count:,} parameters where {numbers:,} are to be learned")
+
+
+def read(module, settings, state, input_ids, attention_mask=None, position_ids=None, pieces=None):
+    """The logits at all tokens that are no padding, from a prompt that is read at once or in pieces."""
+    model = module.DecoderLM(SimpleNamespace(**settings)).to(state["model.norm.weight"].dtype).eval()
+    model.load_state_dict(state)
+    real = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
+    if pieces is None:
+        return model(input_ids, attention_mask=attention_mask, position_ids=position_ids)[real]
+    cache, logits, end = module.KVCache(), [], 0
+    for length in pieces:
+        start, end = end, end + length
+        mask = None if attention_mask is None else attention_mask[:, :end]
+        places = None if position_ids is None else position_ids[:, start:end]
+        logits.append(model(input_ids[:, start:end], mask, places, cache))
+    return torch.cat(logits, 1)[real]
+
+
+def right_logits(state, input_ids, settings, attention_mask=None, position_ids=None):
+    logits = oracle.decoder_lm(state, input_ids, settings, attention_mask, position_ids)
+    return logits.flatten(0, 1) if attention_mask is None else logits[attention_mask.bool()]
+
+
+right_logits.dims = ("token", "vocabulary")
+
+
+def gradients(module, settings, state, input_ids, above):
+    model = module.DecoderLM(SimpleNamespace(**settings))
+    model.load_state_dict(state)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(model(input_ids), parameters, above), strict=True))
+
+
+def right_gradients(state, input_ids, above, settings):
+    with torch.enable_grad():
+        leaves = {entry: tensor.detach().requires_grad_() for entry, tensor in state.items()}
+        logits = oracle.decoder_lm(leaves, input_ids, settings)
+        if settings["tie_word_embeddings"]:
+            del leaves["lm_head.weight"]
+        return dict(zip(leaves, torch.autograd.grad(logits, list(leaves.values()), above), strict=True))
+
+
+@pytest.mark.points(output=1, gradients=1)
+@EVERY_MODEL
+@pytest.mark.handout("model")
+def test_logits_are_those_of_transformers(submission, draw, part, name):
+    """With the weights of LlamaForCausalLM or Qwen2ForCausalLM it gives that model's logits and gradients."""
+    settings, state = MODELS[name], weights(draw, MODELS[name])
+    input_ids, above = draw.integers(0, 31, 2, 12), draw.normal(2, 12, 31)
+    with part("output"):
+        got = submission.run(read, settings, state, input_ids)
+        expect(got).close_to(right_logits, state, input_ids, settings)
+    with part("gradients"):
+        got = submission.run(gradients, settings, state, input_ids, above)
+        expect(got).close_to(right_gradients, state, input_ids, above, settings)
+
+
+def read_by_both(module, kind, kwargs, input_ids):
+    """The logits of the model of `transformers`, and of the submission's with its configuration and weights."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(**kwargs)
+    theirs = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    ours = module.DecoderLM(config).eval()
+    ours.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        return ours(input_ids), theirs(input_ids).logits
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("model")
+def test_it_is_made_from_the_configurations_of_transformers(submission, draw):
+    """A LlamaConfig or Qwen2Config and the state dict of its model are all that it needs."""
+    pytest.importorskip("transformers")
+    kwargs = {key: value for key, value in SMALL.items() if key != "model_type"}
+    for kind, more in (("Llama", {"rope_parameters": STRETCHED}), ("Qwen2", {"tie_word_embeddings": True})):
+        got = submission.run(read_by_both, kind, {**kwargs, **more}, draw.integers(0, 31, 2, 12))
+        ours, theirs = got.output
+        apart = (ours - theirs).abs().max() / theirs.abs().max()
+        expect.that(apart < 1e-4, f"the logits of {kind}ForCausalLM are another {apart:.1%} away from the model's")
+
+
+def padded_left(*lengths):
+    """attention_mask of a batch whose rows have these lengths, padded on the left to the longest."""
+    return (torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None]).long()
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("kind", ["integer", "bool"])
+@pytest.mark.handout("masks")
+def test_padding_on_the_left_is_not_seen(submission, draw, kind):
+    """Padded rows give the logits of the tokens alone; attention_mask is of integers or booleans."""
+    state, input_ids, mask = weights(draw, SMALL), draw.integers(0, 31, 3, 12), padded_left(12, 7, 1)
+    mask = mask.bool() if kind == "bool" else mask
+    got = submission.run(read, SMALL, state, input_ids, mask)
+    expect(got).close_to(right_logits, state, input_ids, SMALL, mask)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("rope")
+def test_positions_may_be_given(submission, draw):
+    """position_ids say where the tokens stand, for each row or for all."""
+    state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 9)
+    for rows in (1, 2):
+        places = draw.integers(1, 6, rows, 9).cumsum(1)
+        got = submission.run(read, SMALL, state, input_ids, None, places)
+        expect(got).close_to(right_logits, state, input_ids, SMALL, None, places)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("rope")
+def test_angles_are_computed_in_float32(submission, draw):
+    """In bfloat16, at positions about 1000, neighbours still stand at different places."""
+    state, input_ids = weights(draw, SMALL, dtype="bfloat16"), draw.integers(0, 31, 2, 9)
+    places = 1000 + torch.arange(9)[None]
+    got = submission.run(read, SMALL, state, input_ids, None, places)
+    expect(got).close_to(right_logits, state, input_ids, SMALL, None, places)
+
+
+# --- reading with the cache -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("pieces", [[1] * 9, [8, 1], [4, 4, 1], [3, 1, 5]], ids=["tokens", "prompt", "chunks", "mixed"])
+@pytest.mark.handout("cache")
+def test_a_prompt_in_pieces_gives_the_same_logits(submission, draw, pieces):
+    """Token by token, in chunks, or a prompt and then tokens: the logits are those of reading it at once."""
+    for settings in MODELS.values():
+        state, input_ids = weights(draw, settings), draw.integers(0, 31, 2, 9)
+        got = submission.run(read, settings, state, input_ids, None, None, pieces)
+        expect(got).close_to(right_logits, state, input_ids, settings)
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("pieces", [[1] * 9, [4, 4, 1]], ids=["tokens", "chunks"])
+@pytest.mark.handout("cache")
+def test_a_padded_batch_may_be_read_in_pieces(submission, draw, pieces):
+    """So do the rows of a padded batch, also where a whole piece of a row is padding."""
+    state, input_ids, mask = weights(draw, SMALL), draw.integers(0, 31, 3, 9), padded_left(9, 6, 2)
+    got = submission.run(read, SMALL, state, input_ids, mask, None, pieces)
+    expect(got).close_to(right_logits, state, input_ids, SMALL, mask)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("cache")
+def test_given_positions_hold_in_pieces_too(submission, draw):
+    """position_ids are those of the piece that is read."""
+    state, input_ids, places = weights(draw, SMALL), draw.integers(0, 31, 2, 9), draw.integers(1, 6, 2, 9).cumsum(1)
+    got = submission.run(read, SMALL, state, input_ids, None, places, [4, 1, 4])
+    expect(got).close_to(right_logits, state, input_ids, SMALL, None, places)
+
+
+def what_is_cached(module, settings, input_ids):
+    shapes = []
+
+    class Watched(module.KVCache):
+        def update(self, key, value, layer_idx):
+            shapes.append((layer_idx, tuple(key.shape), tuple(value.shape)))
+            return super().update(key, value, layer_idx)
+
+    model, cache = module.DecoderLM(SimpleNamespace(**settings)).eval(), Watched()
+    with torch.no_grad():
+        model(input_ids[:, :4], past_key_values=cache)
+        model(input_ids[:, 4:], past_key_values=cache)
+    return sorted(shapes), cache.get_seq_length()
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("grouped-heads")
+def test_the_cache_holds_each_key_and_value_head_once(submission, draw):
+    """Each layer adds its new tokens to the cache once, with num_key_value_heads heads: sharing comes after."""
+    shapes, length = submission.run(what_is_cached, SMALL, draw.integers(0, 31, 2, 5)).output
+    wanted = [(layer, (2, 2, tokens, 8), (2, 2, tokens, 8)) for layer in (0, 1) for tokens in (1, 4)]
+    expect.that(
+        [list(each) for each in shapes] == [list(each) for each in wanted] and length == 5,
+        "the cache gets other keys and values than those of the new tokens, (B, H_kv, L, D), once for each layer",
+        expected=f"(layer, key, value): {wanted}",
+        came=f"{shapes}, and a length of {length}",
+    )
+
+
+# --- generate -------------------------------------------------------------------------------------------------------
+
+
+def generated(module, settings, state, input_ids, new_tokens, options):
+    """The ids, how many tokens the model was given in each call, and whether any of its logits required a gradient."""
+    model = module.DecoderLM(SimpleNamespace(**settings)).eval()
+    model.load_state_dict(state)
+    forward, lengths, graphs = model.forward, [], []
+
+    def watched(input_ids, *args, **kwargs):
+        lengths.append(input_ids.size(1))
+        output = forward(input_ids, *args, **kwargs)
+        graphs.append(getattr(output, "requires_grad", False))
+        return output
+
+    model.forward = watched
+    ids = module.generate(model, input_ids, new_tokens, **options)
+    return {"ids": ids, "lengths": lengths, "graph": any(graphs)}
+
+
+def check_ids(ids, state, input_ids, settings, new_tokens, attention_mask=None):
+    """The prompt stands first, and each new id is, up to rounding, what the reference finds most likely after it."""
+    length = input_ids.size(1)
+    expect.that(
+        isinstance(ids, torch.Tensor)
+        and ids.dtype == torch.int64
+        and ids.shape == (len(input_ids), length + new_tokens),
+        "these are not the ids of the prompt and the new tokens",
+        expected=f"an int64 tensor {(len(input_ids), length + new_tokens)}",
+        came=f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, torch.Tensor) else str(ids),
+    )
+    expect.that(torch.equal(ids[:, :length], input_ids), "the ids do not begin with the prompt")
+    expect.that(((ids >= 0) & (ids < settings["vocab_size"])).all(), "there are ids that are no tokens")
+    if attention_mask is not None:
+        attention_mask = torch.nn.functional.pad(attention_mask.long(), (0, new_tokens), value=1)
+    exact = {entry: tensor.double() for entry, tensor in state.items()}
+    with torch.no_grad():
+        logits = oracle.decoder_lm(exact, ids, settings, attention_mask)[:, length - 1 : -1]
+    taken = logits.gather(-1, ids[:, length:, None])[..., 0]
+    wrong = [tuple(place) for place in (taken < logits.amax(-1) - 1e-4).nonzero().tolist()]
+    expect.that(
+        not wrong,
+        f"{len(wrong)} of {taken.numel()} new tokens are not the most likely ones, first at (row, new token) {wrong[:1]}",
+    )
+
+
+@pytest.mark.points(1)
+@EVERY_MODEL
+@pytest.mark.handout("generation")
+def test_a_prompt_goes_on_with_the_most_likely_tokens(submission, draw, name):
+    """The prompt comes back and then, one by one, the tokens that the model finds most likely."""
+    settings, state = MODELS[name], weights(draw, MODELS[name])
+    input_ids = draw.integers(0, 31, 2, 5)
+    ids = submission.run(generated, settings, state, input_ids, 12, {}).output["ids"]
+    check_ids(ids, state, input_ids, settings, 12)
+
+
+@pytest.mark.points(without=1, tokens=1)
+@pytest.mark.handout("generation")
+def test_the_cache_changes_the_work_and_not_the_tokens(submission, draw, part):
+    """Without the cache the same tokens come out; with it no token is read twice."""
+    state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
+    with part("without"):
+        ids = submission.run(generated, SMALL, state, input_ids, 12, {"use_cache": False}).output["ids"]
+        check_ids(ids, state, input_ids, SMALL, 12)
+    with part("tokens"):
+        lengths = submission.run(generated, SMALL, state, input_ids, 12, {}).output["lengths"]
+        expect.that(
+            16 <= sum(lengths) <= 17,
+            f"to add 12 tokens to 5 the model is given {sum(lengths)} tokens, where each of 16 is to be read once",
+            expected="calls with 5, 1, 1, … tokens",
+            came=f"calls with {', '.join(map(str, lengths))} tokens",
+        )
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("chunk_size", [1, 3, 5, 100])
+@pytest.mark.handout("generation")
+def test_a_long_prompt_may_be_read_in_chunks(submission, draw, chunk_size):
+    """With chunk_size no more tokens of the prompt are read at a time, and the same tokens come out."""
+    state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 10)
+    got = submission.run(generated, SMALL, state, input_ids, 6, {"chunk_size": chunk_size}).output
+    check_ids(got["ids"], state, input_ids, SMALL, 6)
+    expect.that(
+        max(got["lengths"], default=0) <= chunk_size and 15 <= sum(got["lengths"]) <= 16,
+        f"with chunk_size={chunk_size} a prompt of 10 tokens is to be read in chunks, and each token once",
+        came=f"calls with {', '.join(map(str, got['lengths']))} tokens",
+    )
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"chunk_size": 4}], ids=["cache", "no cache", "chunks"])
+@pytest.mark.handout("generation")
+def test_padded_rows_go_on_as_they_would_alone(submission, draw, options):
+    """Rows of a batch that is padded on the left get the tokens that each gets alone."""
+    state, input_ids, mask = weights(draw, SMALL), draw.integers(0, 31, 3, 9), padded_left(9, 6, 2)
+    options = {"attention_mask": mask, **options}
+    ids = submission.run(generated, SMALL, state, input_ids, 8, options).output["ids"]
+    check_ids(ids, state, input_ids, SMALL, 8, mask)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("generation")
+def test_one_token_or_none_may_be_added(submission, draw):
+    """max_new_tokens may be 1, and 0 returns the prompt."""
+    state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
+    for new_tokens in (1, 0):
+        ids = submission.run(generated, SMALL, state, input_ids, new_tokens, {}).output["ids"]
+        check_ids(ids, state, input_ids, SMALL, new_tokens)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("generation")
+def test_generation_keeps_no_graph(submission, draw):
+    """Nothing is kept for a backward that never comes."""
+    state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
+    graph = submission.run(generated, SMALL, state, input_ids, 3, {}).output["graph"]
+    expect.that(not graph, "the logits require a gradient while generating: a graph is kept")
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("generation")
+def test_chunks_of_no_tokens_are_refused(submission, draw):
+    """A chunk_size below 1 is a ValueError that names it."""
+    state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
+    for chunk_size in (0, -3):
+        got = submission.run(generated, SMALL, state, input_ids, 3, {"chunk_size": chunk_size})
+        expect(got).raises(ValueError, mentioning=[str(chunk_size)])

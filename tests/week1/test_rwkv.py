@@ -187,7 +187,7 @@ def gradients_of_wkv(above, time_decay, time_first, key, value):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("state")
 def test_a_text_may_come_in_pieces(submission, draw, part):
-    """Pieces, each with the state of the one before, give what the whole text gives; gradients flow through the state."""
+    """Pieces, each with the state of the one before, give what the whole text gives, and gradients flow through it."""
     arguments = drawn(draw, 3, 9, 5, scale=5.0)
     with part("output"):
         for lengths in ([4, 5], [1, 7, 1], [1] * 9):
@@ -296,7 +296,11 @@ def shapes_of(name, config):
         vectors = {"time_decay": (channels,), "time_first": (channels,)}
         return vectors | mixes | inward | {"output.weight": (hidden, channels)}
     if name == "ChannelMix":
-        weights = {"key.weight": (inner, hidden), "receptance.weight": (hidden, hidden), "value.weight": (hidden, inner)}
+        weights = {
+            "key.weight": (inner, hidden),
+            "receptance.weight": (hidden, hidden),
+            "value.weight": (hidden, inner),
+        }
         return {f"time_mix_{each}": (1, 1, hidden) for each in ("key", "receptance")} | weights
     shapes = {"rwkv.embeddings.weight": (config["vocab_size"], hidden), "head.weight": (config["vocab_size"], hidden)}
     for block in range(config["num_hidden_layers"]):
@@ -504,7 +508,7 @@ def test_token_by_token_gives_what_one_pass_gives(submission, draw, batch):
 @pytest.mark.points(1)
 @pytest.mark.handout("generating")
 def test_a_prompt_may_come_in_pieces(submission, draw):
-    """Pieces of any length give the logits of one pass, also where attention_hidden_size is another than hidden_size."""
+    """Pieces of any length give the logits of one pass, also where attention_hidden_size is not hidden_size."""
     for config in (CONFIG, CONFIG | {"attention_hidden_size": 12}):
         weights, input_ids = weights_for(draw, "RwkvLM", config), draw.integers(0, 13, 3, 9)
         got = submission.run(logits_in_pieces, config, weights, input_ids, [4, 1, 1, 3])

@@ -57,9 +57,7 @@ class TimeMix(_Shift):
         super().__init__(config.hidden_size, ("key", "value", "receptance"))
         self.layer_id, channels = layer_id, config.attention_hidden_size
         self.time_decay, self.time_first = (nn.Parameter(torch.randn(channels)) for _ in range(2))
-        self.key, self.value, self.receptance = (
-            nn.Linear(config.hidden_size, channels, bias=False) for _ in range(3)
-        )
+        self.key, self.value, self.receptance = (nn.Linear(config.hidden_size, channels, bias=False) for _ in range(3))
         self.output = nn.Linear(channels, config.hidden_size, bias=False)
 
     def forward(self, hidden, state=None, use_cache=False):
@@ -69,7 +67,9 @@ class TimeMix(_Shift):
             getattr(self, name)(self.mixed(hidden, last, name)) for name in ("key", "value", "receptance")
         )
         if state is None:
-            return self.output(torch.sigmoid(receptance) * wkv_parallel(self.time_decay, self.time_first, key, value)), None
+            return self.output(
+                torch.sigmoid(receptance) * wkv_parallel(self.time_decay, self.time_first, key, value)
+            ), None
         output, new = wkv(self.time_decay, self.time_first, key, value, [each[..., i] for each in state[2:]])
         state = [each.clone() for each in state]
         for number, each in enumerate([hidden[:, -1], *new], start=1):
