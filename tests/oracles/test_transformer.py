@@ -26,6 +26,11 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+def option_names(options: dict[str, Any]) -> str:
+    """An id that is the same in every process: a function's repr is not."""
+    return "-".join(f"{name}={getattr(value, '__name__', value)}" for name, value in options.items()) or "defaults"
+
+
 def normal(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
@@ -62,7 +67,7 @@ def assert_same(ours: Tensor, theirs: Tensor, *inputs: Tensor) -> None:
         assert_close(mine, other)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=option_names)
 @pytest.mark.parametrize("kind", [None, "boolean", "floating-point"])
 def test_the_encoder_layer_is_pytorch_s(options: dict[str, Any], kind: str | None) -> None:
     options = {"batch_first": True, **options}
@@ -74,7 +79,7 @@ def test_the_encoder_layer_is_pytorch_s(options: dict[str, Any], kind: str | Non
         assert_same(ours, layer(src, mask, padding), src)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=option_names)
 @pytest.mark.parametrize("kind", [None, "boolean", "floating-point"])
 def test_the_decoder_layer_is_pytorch_s(options: dict[str, Any], kind: str | None) -> None:
     options = {"batch_first": True, **options}
