@@ -86,7 +86,7 @@ class TensorComparison:
     @property
     def came(self) -> str:
         """What the answer has instead, and how far that is beyond rounding."""
-        beyond = f", {self.ratio:.2g} times what rounding explains" if self.failed in ("max", "mean") else ""
+        beyond = f", {self.ratio:.2g} times what rounding explains" if 1 < self.ratio < math.inf else ""
         return f"{self.got:.7g}{self._place}{beyond}"
 
     @property

@@ -41,7 +41,15 @@ def judge(
     if comparison.ok:
         return
     worst = next(tensor for tensor in comparison.tensors if not tensor.ok)
-    names = dims or getattr(oracle, "dims", None) if worst.name == "output" else None
+    if worst.name in question.wanted and not any(facts.requires_grad for facts in got.result.facts):
+        raise Unmet(
+            got.explain(
+                "no gradient flows through the output",
+                expected=f"{worst.name}: {show_value(answers[worst.name])}",
+                came="an output without a graph (computed under no_grad, detached, or with .data, .item())",
+            )
+        )
+    names = _dims_of(worst.name, dims or getattr(oracle, "dims", None))
     raise Unmet(
         got.explain(
             f"{worst.name} is wrong: {worst.summary}",
@@ -51,6 +59,16 @@ def judge(
             map=tuple(error_map(worst.mask, names)),
         )
     )
+
+
+def _dims_of(name: str, dims: Any) -> Sequence[str] | None:
+    """The names of an answer's dimensions, where `dims` is for one output, or a tuple of such for each of several."""
+    if not dims:
+        return None
+    if name == "output":
+        return dims if isinstance(dims[0], str) else dims[0]
+    number = name.removeprefix("output[").removesuffix("]")
+    return dims[int(number)] if number.isdecimal() and not isinstance(dims[0], str) else None
 
 
 def _overview(tensors: Sequence[Any]) -> list[str]:
@@ -132,15 +150,7 @@ class _Question:
         for name, tensor in self.wanted.items():
             grad = self.got.grad(self._key(tensor))
             if grad is None:
-                grad = torch.zeros_like(tensor)  # right if the reference says zero
-                if not any(facts.requires_grad for facts in self.got.result.facts):
-                    raise Unmet(
-                        self.got.explain(
-                            "no gradient flows through the output",
-                            expected=f"{name}: {show_value(tensor)}",
-                            came="an output without a graph (computed under no_grad, detached, or with .data, .item())",
-                        )
-                    )
+                grad = torch.zeros_like(tensor)  # right where the reference is zero
             if grad.shape != tensor.shape or grad.dtype != tensor.dtype:
                 expected, came = show_value(tensor), show_value(grad)
                 raise Unmet(self.got.explain(f"{name} has another shape or dtype", expected=expected, came=came))

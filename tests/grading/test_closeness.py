@@ -18,7 +18,18 @@ from grading.closeness import compare
 
 # --- margins ------------------------------------------------------------------------------------------------------
 #
-# MEASURED
+# Right and wrong attentions, outputs and the gradients of query, key and value, over shapes down to one number, masks
+# and scales of the scores. error / bound as measured with 832 draws in each dtype; an answer is right up to 1.
+#
+#                                               float32    float64    float16   bfloat16
+#   right, largest (scores of 0.1, 1, 8, 30)       0.21       0.22       0.53       0.59
+#   wrong, smallest (scores of 0.1 and 1)            31     2 10^10        21        3.0
+#   wrong, smallest (scores of 8)                   4.3     2 10^9       7.8        1.1
+#
+# The most exact of the wrong ones keep weights in half precision (float32 and float64), or lose a gradient or one row
+# of 65 (half precisions). What is not among the right ones: accumulators in half precision, which in one of 400 draws
+# exceed the bound by up to 2, where all of a slice sees a single key. Not among the wrong ones in half precisions, as
+# rounding does explain it: a scale off by 1%.
 
 Attention = Callable[..., Tensor]  # of query, key, value, visible
 SHAPES = [  # batch, heads, queries, keys, width

@@ -41,7 +41,7 @@ UNNOTICED = {
     "a plain tensor": ("judgement.py", 'if seen.type != "Tensor":', "if False:", "a parameter"),
     "unchanged inputs": ("judgement.py", "if id(tensors[number]) not in allowed:", "if False:", "inputs that change"),
     "memory of its own": ("judgement.py", "        if shared:", "        if False:", "a view of the input"),
-    "a graph": ("judgement.py", "if not any(facts.requires_grad for facts in self.got.result.facts):", "if False:", "no graph"),
+    "a graph": ("judgement.py", "if worst.name in question.wanted and not any(facts.requires_grad for facts in got.result.facts):", "if False:", "no graph"),
     "the signature": ("perform.py", "        signature.bind(*args, **kwargs)\n", "        pass\n", "too few parameters"),
     "its own tree": ("trees.py", "if names := forbidden_imports(source, FORBIDDEN):", "if names := []:", "the answers of another tree"),
 }  # fmt: skip
