@@ -11,6 +11,7 @@ import pytest
 
 from grading.course import Course
 from grading.mistakes import MistakeError, load_bank
+from grading.trees import find_tree
 from tests.grading.conftest import ROOT, environment
 
 
@@ -161,6 +162,11 @@ def test_an_unstarted_exercise_has_the_tests_of_a_started_one(exercise):
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
         collected.append([line for line in done.stdout.splitlines() if "::" in line])
     assert collected[0] == collected[1] != []
+
+
+@pytest.mark.parametrize("exercise", Course(ROOT).exercises)
+def test_a_stub_can_be_imported(exercise):
+    find_tree(Course(ROOT), "exercises", ROOT).load(exercise)
 
 
 @pytest.mark.parametrize("exercise", Course(ROOT).exercises)
