@@ -37,7 +37,7 @@ test: .venv/ready
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
-	$(python) -m pytest tests $(ARGS)
+	$(python) -m pytest tests -n auto $(ARGS)
 
 setup: .venv/ready
 
