@@ -37,7 +37,7 @@ test: .venv/ready
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
-	$(python) -m pytest tests -n auto $(ARGS)
+	$(python) -m pytest tests -n auto --dist worksteal $(ARGS)
 
 setup: .venv/ready
 
