@@ -62,7 +62,9 @@ def rope_frequencies(config: Any) -> Tensor:
 
         n > high_freq_factor   θ_i
         n < low_freq_factor    θ_i / factor
-        between                (1 - s) θ_i / factor + s θ_i   with s = (n - low_freq_factor) / (high - low)
+        between                (1 - s) θ_i / factor + s θ_i
+
+    with s = (n - low_freq_factor) / (high_freq_factor - low_freq_factor).
 
     Args:
         config: of a model. Its rope_parameters are a dictionary with rope_type ("default", also where it is missing, or
@@ -186,7 +188,7 @@ class KVCache:
 
 
 class RMSNorm(nn.Module):
-    """`rms_norm` with a weight (size,), ones at first."""
+    """`rms_norm` with a weight of its own, (size,), ones at first. It is graded as a part of the model."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()

@@ -593,6 +593,18 @@ def test_one_token_or_none_may_be_added(submission, draw):
 
 @pytest.mark.points(1)
 @pytest.mark.handout("generation")
+def test_no_token_ends_a_text(submission, draw):
+    """Always max_new_tokens are added: here a model that counts goes through all its tokens, and begins again."""
+    state = {entry: torch.zeros(shape) for entry, shape in shapes_of(SMALL).items()}
+    state["model.embed_tokens.weight"], state["model.norm.weight"] = torch.eye(31, 32), torch.ones(32)
+    state["lm_head.weight"] = torch.eye(31, 32).roll(1, 0)  # after token t comes t + 1
+    start = draw.integers(0, 31, 1, 1)
+    ids = submission.run(generated, SMALL, state, start, 40, {}).output["ids"]
+    check_ids(ids, state, start, SMALL, 40)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("generation")
 def test_generation_keeps_no_graph(submission, draw):
     """Nothing is kept for a backward that never comes."""
     state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
