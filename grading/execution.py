@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import selectors
@@ -12,10 +14,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
-from grading.request import Request, Result, Trouble
+from grading.request import Process, Request, Result, Trouble
 from grading.trees import Tree
 from grading.worker import write_message
 
@@ -32,15 +36,32 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
+def perform(executor: Executor, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+    """What the executor observes, and what the request's model heard meanwhile."""
+    if request.model is None:
+        return executor.perform(request, tree, exercise)
+    request.model.begin()
+    result, error = executor.perform(request, tree, exercise)
+    return replace(result, heard=request.model.heard()), error
+
+
 class InProcess:
-    """Fast, and a debugger can step into the submission; a crash takes the run with it."""
+    """Fast, and a debugger can step into the submission; a crash takes the run with it.
+
+    A request that wants a process of its own gets one, shared by all trees. `live` leaves the terminal to the
+    submission and keeps everything here, for a debugger.
+    """
 
     def __init__(self, live: bool = False) -> None:
         self.live = live
 
     def perform(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+        if request.process is not None and not self.live:
+            return _shared(request.process).perform(request, tree, exercise), None
         from grading.perform import perform
 
+        if request.process is not None:
+            _set_environment(os.environ, request.process, _own_folder())
         return perform(request, tree, exercise, live=self.live)
 
     def close(self) -> None:
@@ -52,40 +73,85 @@ class Isolated:
 
     def __init__(self, forbidden: tuple[Path, ...], memory_mb: int) -> None:
         self.forbidden, self.memory_mb = forbidden, memory_mb
-        self._child: _Child | None = None
-        self._serves: tuple[Tree, str] | None = None
+        self._place: _Place | None = None
+        self._serves: tuple[Tree, str, Process | None] | None = None
 
     def perform(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
-        if self._child is None or self._serves != (tree, exercise):
+        if self._place is None or self._serves != (tree, exercise, request.process):
             self.close()
+            forbidden = tuple(root for root in self.forbidden if not _inside(tree, root))
+            self._place = _Place(request.process or Process(), forbidden, self.memory_mb)
+            self._serves = (tree, exercise, request.process)
+        return self._place.perform(request, tree, exercise), None
+
+    def close(self) -> None:
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+
+@functools.cache
+def _shared(process: Process) -> _Place:
+    """The child of this process in which requests of every tree are performed: frameworks are imported once."""
+    place = _Place(process)
+    atexit.register(place.close)
+    return place
+
+
+@functools.cache
+def _own_folder() -> str:
+    folder = tempfile.TemporaryDirectory(prefix="whetstone-")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+class _Place:
+    """A child, started when it is first needed and again after it has died."""
+
+    def __init__(self, process: Process, forbidden: tuple[Path, ...] = (), memory_mb: int = 0) -> None:
+        self.process, self.forbidden, self.memory_mb = process, forbidden, memory_mb
+        self._child: _Child | None = None
+
+    def perform(self, request: Request, tree: Tree, exercise: str) -> Result:
+        if self._child is None:
             setup = {
-                "name": tree.name,
-                "roots": [str(root) for root in tree.roots],
-                "library": tree.library,
-                "exercise": exercise,
-                "forbidden": [str(root) for root in self.forbidden if not _inside(tree, root)],
+                "forbidden": [str(root) for root in self.forbidden],
                 "memory_mb": self.memory_mb,
+                "loopback": self.process.loopback,
             }
             try:
-                self._child = _Child(setup)
+                self._child = _Child(setup, self.process)
             except _Gone as gone:
-                raise RuntimeError(f"the child process of --isolate did not start: {gone}") from None
-            self._serves = (tree, exercise)
+                raise RuntimeError(f"the child process did not start: {gone}") from None
+        whose = {
+            "name": tree.name,
+            "roots": [str(root) for root in tree.roots],
+            "library": tree.library,
+            "exercise": exercise,
+        }
         try:
-            return Result.decode(self._child.ask(request.encode(), request.seconds + GRACE_SECONDS)), None
+            seconds = request.seconds + GRACE_SECONDS
+            return Result.decode(self._child.ask(json.dumps(whose).encode(), request.encode(), seconds=seconds))
         except _Gone as gone:
             printed = self._child.output()
             self.close()
-            return Result(trouble=gone.trouble(request.seconds, self.memory_mb), printed=printed), None
+            return Result(trouble=gone.trouble(request.seconds, self.memory_mb), printed=printed)
         except ValueError:
             self.close()
             message = "the submission wrote to the grader's pipe: its answer cannot be read"
-            return Result(trouble=Trouble("died", message)), None
+            return Result(trouble=Trouble("died", message))
 
     def close(self) -> None:
         if self._child is not None:
             self._child.kill()
             self._child = None
+
+
+def _set_environment(environment: MutableMapping[str, str], process: Process, folder: str) -> None:
+    for name, value in process.environment:
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value.replace("{folder}", folder)
 
 
 def _inside(tree: Tree, root: Path) -> bool:
@@ -117,11 +183,16 @@ class _Gone(Exception):
 
 
 class _Child:
-    def __init__(self, setup: dict[str, object]) -> None:
+    def __init__(self, setup: dict[str, object], process: Process) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="whetstone-")
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        _set_environment(environment, process, self._folder.name)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "grading.worker", str(theirs_in), str(theirs_out)],
             pass_fds=(theirs_in, theirs_out),
@@ -140,7 +211,7 @@ class _Child:
         assert self._process.stdout is not None
         self._drain = threading.Thread(target=self._keep_beginning, args=(self._process.stdout,), daemon=True)
         self._drain.start()
-        self.ask(json.dumps(setup).encode(), STARTUP_SECONDS)
+        self.ask(json.dumps(setup).encode(), seconds=STARTUP_SECONDS)
 
     def _keep_beginning(self, pipe: IO[bytes]) -> None:
         while chunk := pipe.read1(65536):  # type: ignore[attr-defined]
@@ -149,11 +220,12 @@ class _Child:
     def output(self) -> str:
         return self._printed.decode("utf-8", "replace")
 
-    def ask(self, message: bytes, seconds: float) -> bytes:
-        """The answer. _Gone where there is none in time."""
+    def ask(self, *messages: bytes, seconds: float) -> bytes:
+        """The answer to all of them. _Gone where there is none in time."""
         deadline = time.monotonic() + seconds
         try:
-            write_message(self._to, message)
+            for message in messages:
+                write_message(self._to, message)
         except BrokenPipeError:
             raise self._gone("died") from None
         head = self._read(8, deadline)

@@ -4,18 +4,27 @@
 `@pytest.mark.points(output=1, gradients=1)`    partial credit: `with part("output"): …` earns each share on its own
 `@pytest.mark.limit(seconds=60)`                the time limit of one request
 `@pytest.mark.handout("masks")`                 the section of the handout that a failure points to
+`@pytest.mark.process(environment={…}, loopback=True)`   run the requests in a process of their own, made with these
+                                                environment variables, with no network beyond this machine
+`@pytest.mark.needs("dspy")`                    a module that not everybody has, and the extra that installs it
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from grading.request import Process
 
 DESCRIPTIONS = (
     "points(number, **parts): what a graded test earns, as a whole or in named parts (see the `part` fixture)",
     "limit(seconds): the time limit of each request that a graded test makes",
     "handout(section): the section of the exercise's handout that a failure points to",
+    "process(environment, loopback): a process of its own for the requests of a graded test",
+    "needs(module): a module, without which a graded test is left out; it comes with the extra of that name",
 )
 DEFAULT_SECONDS = 30.0
 
@@ -36,6 +45,23 @@ def points_of(item: pytest.Item) -> tuple[float, dict[str, float]]:
 def seconds_of(item: pytest.Item) -> float:
     mark = item.get_closest_marker("limit")
     return _positive(item, mark.kwargs.get("seconds", DEFAULT_SECONDS)) if mark else DEFAULT_SECONDS
+
+
+def process_of(item: pytest.Item) -> Process | None:
+    """The process that the requests of a test want for themselves."""
+    mark = item.get_closest_marker("process")
+    if mark is None:
+        return None
+    from grading.request import Process
+
+    environment = mark.kwargs.get("environment", {})
+    return Process(tuple(sorted(environment.items())), mark.kwargs.get("loopback", False))
+
+
+def missing_of(item: pytest.Item) -> str | None:
+    """A module that the test needs and that is not installed."""
+    needed = [mark.args[0] for mark in item.iter_markers("needs")]
+    return next((name for name in needed if importlib.util.find_spec(name) is None), None)
 
 
 def section_of(item: pytest.Item) -> str | None:

@@ -108,9 +108,7 @@ class Recogniser:
         with contextlib.suppress(MistakeError):  # `python -m grading check` tells; a student's run goes on without
             for mistake in load_bank(course, exercise):
                 with contextlib.suppress(MistakeError):
-                    tree = mistake.tree(course)
-                    tree.load(exercise)
-                    self._trees.append((mistake, tree))
+                    self._trees.append((mistake, mistake.tree(course)))
 
     def recognise(self, observed: Sequence[Got], history: Sequence[Got] = ()) -> Mistake | None:
         """The mistake that explains what was just observed; None where none does, or more than one could.
@@ -143,9 +141,10 @@ class Recogniser:
         return [pair for pair in left if pair[0].name in differing] if wrong else left
 
     def _replay(self, request: Request, tree: Tree) -> Result:
-        from grading.perform import perform
+        from grading.execution import InProcess, perform
 
-        result, _ = perform(replace(request, seconds=min(request.seconds, _REPLAY_SECONDS)), tree, self.exercise)
+        request = replace(request, seconds=min(request.seconds, _REPLAY_SECONDS))
+        result, _ = perform(InProcess(), request, tree, self.exercise)
         return result
 
 
@@ -193,6 +192,7 @@ def _leaves(result: Result) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
     yield from walk(result.output, ("output",))
     yield from walk(result.grads, ("grad",))
+    yield from walk(result.heard, ("heard",))
 
 
 def _agree(student: Any, candidate: Any, right: Any) -> str | None:

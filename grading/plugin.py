@@ -28,6 +28,7 @@ from grading.trees import Tree, TreeError, clear_scratch, find_tree
 
 if TYPE_CHECKING:
     from grading.draw import Draw
+    from grading.llm import ScriptedModel
     from grading.submission import Submission
 
 HISTORY = 60  # answers of earlier tests that help to tell known mistakes apart
@@ -68,6 +69,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="seed of the graded inputs (default: 0); another one changes every number that a submission is given",
     )
     group.addoption("--device", default="cpu", help="where graded inputs are made: cpu (default) or cuda")
+    group.addoption(
+        "--llm-url", metavar="URL", help="ask this model, http://…/v1 of Ollama, vLLM, OpenAI, not a script"
+    )
+    group.addoption("--llm-model", metavar="NAME", help="its name; the key is read from OPENAI_API_KEY")
     group.addoption("--report", metavar="DIR", help="write grade.json and the reports drawn from it to this directory")
 
 
@@ -96,6 +101,10 @@ class Grading:
             raise pytest.UsageError(f"--report {report}: this is a file; give a directory")
         if config.getoption("--memory-limit") < 0:
             raise pytest.UsageError(f"--memory-limit {config.getoption('--memory-limit')}: give a number of MB, or 0")
+        if bool(config.getoption("--llm-url")) != bool(config.getoption("--llm-model")):
+            raise pytest.UsageError("--llm-url and --llm-model: give both, or neither")
+        if not (config.getoption("--llm-url") or "http://").startswith(("http://", "https://")):
+            raise pytest.UsageError(f"--llm-url {config.getoption('--llm-url')}: give http://… or https://…, up to /v1")
         try:
             self.impl = self._tree("--impl")
             self.lender = self._tree("--prerequisites")
@@ -132,7 +141,12 @@ class Grading:
         module = graded_module(item)
         assert module is not None
         return Submission(
-            module.tree, module.exercise, self.executor, Draw(self.seed, record_id(item)).seed, marks.seconds_of(item)
+            module.tree,
+            module.exercise,
+            self.executor,
+            seed=Draw(self.seed, record_id(item)).seed,
+            seconds=marks.seconds_of(item),
+            process=marks.process_of(item),
         )
 
     @property
@@ -163,6 +177,8 @@ class Grading:
             return
         if module.absent is not None:
             raise module.absent
+        if missing := marks.missing_of(item):
+            raise NotGradableHere(f"{missing} is not installed: pip install -e '.[{missing}]'")
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             import hypothesis
 
@@ -459,6 +475,17 @@ def submission(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> I
     made = request.node.stash[SUBMISSION] = grading.submission(request.node)
     yield made
     grading.remember(made)
+
+
+@pytest.fixture
+def llm(submission: Submission, pytestconfig: pytest.Config) -> ScriptedModel:
+    """A language model that answers by a script and hears what the submission asks: see `grading.llm`."""
+    from grading.llm import RealModel, ScriptedModel
+
+    url, name = pytestconfig.getoption("--llm-url"), pytestconfig.getoption("--llm-model")
+    key = os.environ.get("OPENAI_API_KEY", "none")
+    submission.model = RealModel(url, name, key) if url else ScriptedModel()
+    return submission.model
 
 
 @pytest.fixture

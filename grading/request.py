@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grading import plain
+
+if TYPE_CHECKING:
+    from grading.llm import ScriptedModel
+
+_STAYS = {"crosses": False}  # of a field that the process that performs a request need not know
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,17 @@ class Scenario:
     imports: str
     filename: str
     line: int
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of their own that some requests ask for, kept from one to the next: what must be set before an import.
+
+    `{folder}` in a value of `environment` is a temporary folder that the process has to itself.
+    """
+
+    environment: tuple[tuple[str, str | None], ...] = ()  # None: not set
+    loopback: bool = False  # no connection and no name look-up beyond this machine
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,8 @@ class Request:
     count: bool = False  # whether to count FLOPs, intermediates and saved bytes
     seed: int = 0  # of torch's global generator, and of the cotangents
     seconds: float = 30.0  # the time limit
+    process: Process | None = field(default=None, metadata=_STAYS)
+    model: ScriptedModel | None = field(default=None, metadata=_STAYS)  # that listens
 
     @property
     def tensors(self) -> list[Any]:
@@ -84,6 +102,7 @@ class Result:
     changed: tuple[int, ...] = ()  # numbers of the tensors that the submission wrote to
     counts: dict[str, int] = field(default_factory=dict)
     parameters: tuple[str, ...] = ()  # names of the arguments given by position, in the submission's own words
+    heard: Any = field(default=None, metadata=_STAYS)  # by the request's model
     printed: str = ""
     seconds: float = 0.0
     trouble: Trouble | None = None
@@ -102,6 +121,8 @@ class Result:
 def _encode(item: Any) -> bytes:
     values = {}
     for each in fields(item):
+        if not each.metadata.get("crosses", True):
+            continue
         value = getattr(item, each.name)
         values[each.name] = dict(vars(value)) if isinstance(value, (Scenario, Trouble)) else value
     return plain.encode(values)

@@ -9,12 +9,15 @@ import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from grading.execution import Executor
+from grading.execution import Executor, perform
 from grading.explanation import Explanation, NotGradableHere, NotOffered, NotStarted, Unmet, show_call
-from grading.request import Request, Result, Scenario, Trouble
+from grading.request import Process, Request, Result, Scenario, Trouble
 from grading.trees import Tree
+
+if TYPE_CHECKING:
+    from grading.llm import ScriptedModel
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,12 @@ class Got:
 class Submission:
     """One exercise of one tree, as a test sees it."""
 
-    def __init__(self, tree: Tree, exercise: str, executor: Executor, seed: int = 0, seconds: float = 30.0) -> None:
+    def __init__(
+        self, tree: Tree, exercise: str, executor: Executor, *, seed: int, seconds: float, process: Process | None
+    ) -> None:
         self.tree, self.exercise, self.executor = tree, exercise, executor
-        self.seed, self.seconds = seed, seconds
+        self.seed, self.seconds, self.process = seed, seconds, process
+        self.model: ScriptedModel | None = None  # that stands by, and hears what the submission asks
         self.observed: list[Got] = []  # in this test, in order
 
     def call(
@@ -123,8 +129,8 @@ class Submission:
         return self.ask(Request(scenario.__name__, args, kwargs, scenario=_source_of(scenario)))
 
     def ask(self, request: Request) -> Got:
-        request = replace(request, seed=self.seed, seconds=self.seconds)
-        result, error = self.executor.perform(request, self.tree, self.exercise)
+        request = replace(request, seed=self.seed, seconds=self.seconds, process=self.process, model=self.model)
+        result, error = perform(self.executor, request, self.tree, self.exercise)
         got = Got(request, result, self.tree, self.exercise, error)
         self.observed.append(got)
         if result.trouble is not None and result.trouble.kind in ("unstarted", "no file", "load", "missing", "time"):

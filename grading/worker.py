@@ -1,7 +1,7 @@
-"""The child process of `--isolate`: performs requests that come through one pipe, answers through another.
+"""A child process that performs requests: they come through one pipe, their results go through another.
 
-Started as `python -m grading.worker IN OUT`, fed with one line of JSON (the tree and the limits) and then with
-requests, each behind its length. It holds no oracle, and it may not read the files that do.
+Started as `python -m grading.worker IN OUT`, fed with its limits in JSON, and then with pairs of a tree in JSON and a
+request, each behind its length. It holds no oracle, and under `--isolate` it may not read the files that do.
 """
 
 from __future__ import annotations
@@ -44,6 +44,25 @@ def forbid_reading(roots: list[Path]) -> None:
         sys.addaudithook(hook)
 
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost", "", None)
+
+
+def forbid_network() -> None:
+    """Refuse connections and name look-ups beyond this machine."""
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        if event in ("socket.connect", "socket.sendto") and isinstance(address := args[-1], tuple):
+            host = address[0]
+        elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+            host = args[0].decode() if isinstance(args[0], bytes) else args[0]
+        else:
+            return
+        if host not in LOOPBACK:
+            raise PermissionError(f"a submission may not reach {host}: it is graded without a network")
+
+    sys.addaudithook(hook)
+
+
 def limit_memory(megabytes: int) -> None:
     try:
         import resource
@@ -62,13 +81,16 @@ def main() -> None:
     from grading.request import Request, Result, Trouble
     from grading.trees import Tree
 
-    tree = Tree(setup["name"], tuple(Path(root) for root in setup["roots"]), setup["library"])
     forbid_reading([Path(root) for root in setup["forbidden"]])
     if setup["memory_mb"]:
         limit_memory(setup["memory_mb"])
+    if setup["loopback"]:
+        forbid_network()
     write_message(outgoing, b"ready")
     while (message := read_message(incoming)) is not None:
-        result, _ = perform(Request.decode(message), tree, setup["exercise"])
+        whose = json.loads(message)
+        tree = Tree(whose["name"], tuple(Path(root) for root in whose["roots"]), whose["library"])
+        result, _ = perform(Request.decode(read_message(incoming) or b""), tree, whose["exercise"])
         try:
             answer = result.encode()
         except MemoryError:

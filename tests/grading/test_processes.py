@@ -1,0 +1,110 @@
+"""`@pytest.mark.process`: graded requests in a process of their own, made with what must be set before an import."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.grading.conftest import write_hand_in
+
+SOLUTION = '''"""Where a submission finds itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+MODE = os.environ.get("MODE")  # as some libraries do: what is set later is not seen
+
+
+def mode() -> str | None:
+    """What MODE was when this file was imported."""
+    return MODE
+
+
+def home() -> tuple[str, list[str], int]:
+    """The home folder, what is in it, and the process."""
+    return os.environ["HOME"], os.listdir(os.environ["HOME"]), os.getpid()
+
+
+def connect(host: str) -> str:
+    """The name of the exception that a connection ends in."""
+    try:
+        socket.create_connection((host, 9), timeout=0.1)
+    except OSError as error:
+        return type(error).__name__
+    return "connected"
+'''
+
+TESTS = '''"""Graded tests of week1/place."""
+
+import os
+
+import pytest
+
+from grading import expect
+
+pytestmark = pytest.mark.process(environment={"MODE": "quiet", "HOME": "{folder}"}, loopback=True)
+
+
+@pytest.mark.points(1)
+def test_mode(submission):
+    """Set before the import."""
+    expect(submission.call("mode")).equal_to("quiet")
+
+
+@pytest.mark.points(1)
+def test_home(submission):
+    """An empty home of its own, in one process for all requests that is not this one."""
+    first, second = submission.call("home").output, submission.call("home").output
+    expect.that(first == second and not first[1] and first[0] != os.environ["HOME"], f"{first} {second}")
+    expect.that(first[2] != os.getpid(), "the judge's process")
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("host", ["192.0.2.1", "example.invalid"])
+def test_far(submission, host):
+    """Nothing beyond this machine can be reached."""
+    expect(submission.call("connect", host)).equal_to("PermissionError")
+
+
+@pytest.mark.points(1)
+def test_near(submission):
+    """This machine can."""
+    expect(submission.call("connect", "127.0.0.1")).equal_to("ConnectionRefusedError")
+'''
+
+MISTAKES = """
+[mode-forgotten]
+explanation = "The mode is not what it was at the import."
+old = "    return MODE\\n"
+new = "    return None\\n"
+
+[mode-loud]
+explanation = "The mode is louder than what it was at the import."
+old = "    return MODE\\n"
+new = "    return MODE.upper()\\n"
+"""
+
+
+@pytest.fixture
+def course(toy):
+    for path, text in {
+        "solutions/week1/place.py": SOLUTION,
+        "tests/week1/test_place.py": TESTS,
+        "tests/mistakes/week1/place.toml": MISTAKES,
+    }.items():
+        (toy / path).write_text(text, "utf-8")
+    return toy
+
+
+@pytest.mark.parametrize("isolate", [(), ("--isolate",)], ids=["shared", "isolated"])
+def test_requests_run_where_the_mark_says(course, run_pytest, isolate):
+    run = run_pytest(course, "tests/week1/test_place.py", "--impl", "solutions", *isolate)
+    assert [record["reason"] for record in run.grade["records"]] == [""] * 5
+    assert run.status == 0
+
+
+def test_known_mistakes_are_recognised_there_too(course, run_pytest):
+    hand_in = write_hand_in(course.parent / "hand-in", place=SOLUTION.replace("return MODE", "return MODE.upper()"))
+    run = run_pytest(course, "tests/week1/test_place.py", "--impl", str(hand_in))
+    assert run.record("test_mode")["mistake"] == "mode-loud"
