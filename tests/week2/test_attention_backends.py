@@ -1,0 +1,462 @@
+"""Graded tests of week2/attention_backends: what PyTorch's attention kernels take, asked of PyTorch itself."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from grading import expect
+from tests.oracles import backends as oracle
+from tests.oracles.attention import attention
+from tests.oracles.gradients import gradients_of
+
+# --- calls --------------------------------------------------------------------------------------------------------
+
+B, H, L, S, D = 2, 3, 5, 7, 8
+
+
+def case(draw, name):
+    """The arguments of one call of scaled_dot_product_attention, right or wrong."""
+    q, k, v = draw.normal(B, H, L, D), draw.normal(B, H, S, D), draw.normal(B, H, S, D)
+    mask = draw.mask(L, S)
+    match name:
+        case "float32":
+            return (q, k, v), {}
+        case "float16" | "bfloat16" | "float64" | "int32" | "complex64":
+            dtype = getattr(torch, name)
+            return (q.to(dtype), k.to(dtype), v.to(dtype)), {}
+        case "unlike dtypes":
+            return (q, k.double(), v), {}
+        case "causal":
+            return (q, k, v), {"is_causal": True}
+        case "dropout":
+            return (q, k, v), {"dropout_p": 0.3}
+        case "impossible dropout":
+            return (q, k, v), {"dropout_p": 1.5}
+        case "mask":
+            return (q, k, v), {"attn_mask": mask}
+        case "float mask":
+            return (q, k, v), {"attn_mask": draw.normal(B, 1, L, S)}
+        case "mask of 3 dimensions":
+            return (q, k, v), {"attn_mask": mask.expand(H, L, S)}
+        case "mask of another size":
+            return (q, k, v), {"attn_mask": mask[:, 1:]}
+        case "integer mask":
+            return (q, k, v), {"attn_mask": mask.long()}
+        case "mask and causal":
+            return (q, k, v), {"attn_mask": mask, "is_causal": True}
+        case "no batch":
+            return (q[0], k[0], v[0]), {}
+        case "one head of the key for all":
+            return (q, k[:, :1], v[:, :1]), {}
+        case "one key sequence for all":
+            return (q, k[:1], v[:1]), {}
+        case "wider value":
+            return (q, k, draw.normal(B, H, S, 2 * D)), {}
+        case "narrower key":
+            return (q, k[..., 1:], v), {}
+        case "heads of 1024":
+            return (draw.normal(1, 1, L, 1024), draw.normal(1, 1, S, 1024), draw.normal(1, 1, S, 1024)), {}
+        case "heads between":
+            return tuple(x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)), {}
+        case "channels apart":
+            return (q.transpose(-1, -2).contiguous().transpose(-1, -2), k, v), {}
+        case "expanded":
+            return (q, k[:, :1].expand(B, H, S, D), v[:1].expand(B, H, S, D)), {}
+        case "no query":
+            return (q[:, :, :0], k, v), {}
+        case "nothing":
+            return (q[:0], k[:0], v[:0]), {}
+    raise ValueError(name)
+
+
+# --- usable_backends ----------------------------------------------------------------------------------------------
+
+
+def names_of_usable(module, query, key, value, options):
+    return [getattr(backend, "name", repr(backend)) for backend in module.usable_backends(query, key, value, **options)]
+
+
+def check_usable(got, expected):
+    """The answer names just these backends, each once."""
+    came, lacking = got.output, sorted(set(expected) - set(got.output))
+    expect.that(
+        sorted(came) == expected,
+        f"usable, and not named: {', '.join(lacking)}" if lacking else "PyTorch takes it with other backends",
+        expected=", ".join(expected) or "no backend",
+        came=", ".join(came) or "no backend",
+    )
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("asking")
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "float64"])
+def test_an_ordinary_call(submission, draw, name):
+    """An ordinary call, in each dtype."""
+    tensors, options = case(draw, name)
+    check_usable(submission.run(names_of_usable, *tensors, options), oracle.usable(*tensors, **options))
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("asking")
+@pytest.mark.parametrize("name", ["causal", "dropout", "mask", "float mask", "mask of 3 dimensions", "mask and causal"])
+def test_options_count(submission, draw, name):
+    """Mask, causality and dropout decide as well."""
+    tensors, options = case(draw, name)
+    check_usable(submission.run(names_of_usable, *tensors, options), oracle.usable(*tensors, **options))
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("shapes")
+@pytest.mark.parametrize(
+    "name",
+    ["no batch", "one head of the key for all", "one key sequence for all", "wider value", "heads of 1024"],
+)
+def test_shapes_count(submission, draw, name):
+    """So do the shapes: what broadcasts in the formula need not do so in a kernel."""
+    tensors, options = case(draw, name)
+    check_usable(submission.run(names_of_usable, *tensors, options), oracle.usable(*tensors, **options))
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("shapes")
+@pytest.mark.parametrize("name", ["heads between", "channels apart", "expanded"])
+def test_strides_count(submission, draw, name):
+    """So does how the numbers lie in memory."""
+    tensors, options = case(draw, name)
+    check_usable(submission.run(names_of_usable, *tensors, options), oracle.usable(*tensors, **options))
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("asking")
+@pytest.mark.parametrize("name", ["no query", "nothing"])
+def test_with_nothing_to_do_every_kernel_is_fast(submission, draw, name):
+    """Where nothing is left to compute, PyTorch says yes more often."""
+    tensors, options = case(draw, name)
+    check_usable(submission.run(names_of_usable, *tensors, options), oracle.usable(*tensors, **options))
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("asking")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "int32",
+        "complex64",
+        "unlike dtypes",
+        "narrower key",
+        "mask of another size",
+        "integer mask",
+        "impossible dropout",
+    ],
+)
+def test_a_wrong_call_has_no_backend(submission, draw, name):
+    """A call that is wrong is refused by all: [] and no exception."""
+    tensors, options = case(draw, name)
+    check_usable(submission.run(names_of_usable, *tensors, options), oracle.usable(*tensors, **options))
+
+
+def usable_with_gradients(module, query, key, value, mask):
+    """Usable for a mask, for a mask that wants a gradient, and for a query that does."""
+    answers = [module.usable_backends(query, key, value, mask)]
+    answers.append(module.usable_backends(query, key, value, mask.clone().requires_grad_()))
+    answers.append(module.usable_backends(query.clone().requires_grad_(), key, value, mask))
+    return [sorted(backend.name for backend in answer) for answer in answers]
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("gradients")
+def test_gradients_count(submission, draw):
+    """A kernel may have no gradient of the mask: whether one is wanted decides."""
+    (q, k, v), options = case(draw, "float mask")
+    mask = options["attn_mask"]
+    got = submission.run(usable_with_gradients, q, k, v, mask)
+    expected = [
+        oracle.usable(q, k, v, attn_mask=mask),
+        oracle.usable(q, k, v, attn_mask=mask.clone().requires_grad_()),
+        oracle.usable(q.clone().requires_grad_(), k, v, attn_mask=mask),
+    ]
+    for what, came, right in zip(("no gradient", "the mask's", "the query's"), got.output, expected, strict=True):
+        expect.that(came == right, f"gradient wanted: {what}. PyTorch says {right}, the answer is {came}")
+
+
+def usable_on_meta(module):
+    query = torch.empty(2, 3, 5, 8, device="meta")
+    mixed = torch.empty(2, 3, 5, 8)
+    return [
+        sorted(backend.name for backend in module.usable_backends(*tensors))
+        for tensors in ((query, query, query), (query, mixed, mixed))
+    ]
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("devices")
+def test_devices_count(submission):
+    """Another device has another answer, and tensors on two devices have none."""
+    meta, cpu = torch.empty(2, 3, 5, 8, device="meta"), torch.empty(2, 3, 5, 8)
+    expect(submission.run(usable_on_meta)).equal_to([oracle.usable(meta, meta, meta), oracle.usable(meta, cpu, cpu)])
+
+
+# --- why_not ------------------------------------------------------------------------------------------------------
+
+
+def reasons(module, query, key, value, options):
+    """Each backend's reason, asked for twice."""
+    for _ in range(2):
+        answers = {
+            name: module.why_not(backend, query, key, value, **options)
+            for name, backend in SDPBackend.__members__.items()
+            if name != "ERROR"
+        }
+    return answers
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("reasons")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "float32",
+        "dropout",
+        "mask of 3 dimensions",
+        "mask and causal",
+        "no batch",
+        "wider value",
+        "one head of the key for all",
+        "channels apart",
+        "int32",
+        "unlike dtypes",
+    ],
+)
+def test_reasons_are_pytorchs_own(submission, draw, name):
+    """A backend that refuses gives PyTorch's words for it; one that performs the call gives None."""
+    tensors, options = case(draw, name)
+    came = submission.run(reasons, *tensors, options).output
+    for backend, right in oracle.refusals(*tensors, **options).items():
+        if not right:
+            expect.that(
+                came[backend] is None, f"{backend} performs the call: the answer is None, not {came[backend]!r}"
+            )
+            continue
+        expect.that(isinstance(came[backend], str), f"{backend} refuses; the answer is {came[backend]!r}, and no text")
+        words = " ".join(came[backend].split())
+        expect.that(
+            any(" ".join(sentence.split()) in words for sentence in right),
+            f"{backend} refuses, and PyTorch's own reason is not in the answer",
+            expected=right[-1],
+            came=words[:300],
+        )
+
+
+# --- attend_with --------------------------------------------------------------------------------------------------
+
+
+def attend(module, name, query, key, value, options):
+    return module.attend_with(SDPBackend.__members__[name], query, key, value, **options)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("one-backend")
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "causal", "mask", "float mask", "heads between"])
+def test_the_result_is_attention(submission, draw, name):
+    """By whichever backend, the result is attention, options included."""
+    tensors, options = case(draw, name)
+    for backend in oracle.usable(*tensors, **options):
+        got = submission.run(attend, backend, *tensors, options)
+        expect(got).close_to(attention, *tensors, **options)
+
+
+def kernels(module, name, query, key, value):
+    """The fused attention operators that run."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        module.attend_with(SDPBackend.__members__[name], query, key, value)
+    return [operator for operator in seen if "scaled_dot_product" in operator]
+
+
+@pytest.mark.points(3)
+@pytest.mark.handout("one-backend")
+def test_this_backend_does_it_and_no_other(submission, draw):
+    """The operators that run are those of the backend that was named."""
+    tensors, _ = case(draw, "float32")
+    for backend in oracle.usable(*tensors):
+        right, came = oracle.kernels(backend, *tensors), submission.run(kernels, backend, *tensors).output
+        expect.that(came == right, f"{backend}: {right or 'no fused operator'} ought to run, not {came or 'none'}")
+
+
+def attempts(module, names, query, key, value, options):
+    """What each backend does: the name of the exception, or what came back."""
+    found = {}
+    for name in names:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # what PyTorch says about it
+                module.attend_with(SDPBackend.__members__[name], query, key, value, **options)
+            found[name] = "an answer"
+        except RuntimeError:
+            found[name] = "RuntimeError"
+    return found
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("one-backend")
+@pytest.mark.parametrize("name", ["float32", "mask of 3 dimensions", "narrower key"])
+def test_what_is_refused_is_not_done_by_another(submission, draw, name):
+    """Where the backend refuses there is a RuntimeError, not another backend's answer."""
+    tensors, options = case(draw, name)
+    refusing = [backend for backend in oracle.NAMES if backend not in oracle.usable(*tensors, **options)]
+    got = submission.run(attempts, refusing, *tensors, options)
+    expect(got).equal_to(dict.fromkeys(refusing, "RuntimeError"))
+
+
+def attend_by_name(module, name, query):
+    return module.attend_with(name, query, query, query)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("one-backend")
+def test_a_backend_that_is_none_is_refused(submission, draw):
+    """A backend that is no SDPBackend is a ValueError that shows it."""
+    expect(submission.run(attend_by_name, "flash", draw.normal(1, 1, 2, 8))).raises(ValueError, mentioning=["flash"])
+
+
+def gradients(module, name, above, query, key, value, options):
+    leaves = {"query": query.requires_grad_(), "key": key.requires_grad_(), "value": value.requires_grad_()}
+    output = module.attend_with(SDPBackend.__members__[name], query, key, value, **options)
+    found = torch.autograd.grad(output, list(leaves.values()), above)
+    return {f"gradient of {each}": gradient for each, gradient in zip(leaves, found, strict=True)}
+
+
+def stateless(state, query, key, value, **options):
+    return attention(query, key, value, **options)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("gradients")
+@pytest.mark.parametrize("name", ["float32", "causal", "mask"])
+def test_gradients_flow(submission, draw, name):
+    """The result is differentiable."""
+    tensors, options = case(draw, name)
+    above = draw.normal(B, H, L, D)
+    for backend in oracle.usable(*tensors, **options):
+        got = submission.run(gradients, backend, above, *tensors, options)
+        expect(got).close_to(gradients_of(stateless), above, {}, *tensors, **options)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("one-backend")
+def test_dropout_drops(submission, draw):
+    """With dropout_p, that share of the weights is dropped and the others grow."""
+    q, k, v = draw.normal(20, 20, 1, 8), draw.normal(20, 20, 1, 8), draw.uniform(20, 20, 1, 8, low=1.0, high=2.0)
+    options = {"dropout_p": 0.25}
+    for backend in oracle.usable(q, k, v, **options):
+        output = submission.run(attend, backend, q, k, v, options).output
+        expect.that(output.shape == v.shape, f"the output has shape {tuple(output.shape)}")
+        kept = output[..., 0] != 0  # one key: its weight is 1, and stays or goes
+        expect.that(0.65 < kept.double().mean() < 0.85, f"{kept.double().mean():.0%} of the weights are kept, not 75%")
+        expect.that(
+            torch.allclose(output[kept], v[kept] / 0.75, rtol=1e-3),
+            "weights that are kept are divided by 1 − dropout_p",
+        )
+
+
+# --- nothing is left changed --------------------------------------------------------------------------------------
+
+
+def with_switches(module, query, key, value, mask, off):
+    """The answers, and all switches before and after, where some were off to begin with."""
+    switches = {
+        "flash": (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+        "efficient": (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+        "math": (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
+        "cudnn": (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+    }
+
+    def state():
+        found = {name: read() for name, (read, _) in switches.items()}
+        return found | {"gradients": torch.is_grad_enabled(), "warning filters": len(warnings.filters)}
+
+    was = {name: read() for name, (read, _) in switches.items()}
+    found = {}
+
+    def changes(before):
+        after = state()
+        found = [f"{name}: now {after[name]}" for name in switches if after[name] != before[name]]
+        return found + [name for name in ("gradients", "warning filters") if after[name] != before[name]]
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            for name in off:
+                switches[name][1](False)
+            before = state()
+            found["usable"] = sorted(backend.name for backend in module.usable_backends(query, key, value, mask))
+            found["changed by usable_backends"] = changes(before)
+            for backend in ("MATH", "FLASH_ATTENTION", "EFFICIENT_ATTENTION"):
+                module.why_not(SDPBackend.__members__[backend], query, key, value, mask)
+            found["changed by why_not"] = changes(before)
+            done = []
+            for backend in ("MATH", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION"):
+                try:
+                    module.attend_with(SDPBackend.__members__[backend], query, key, value, mask)
+                    done.append(backend)
+                except RuntimeError:
+                    pass
+                found[f"changed by attend_with({backend})"] = changes(before)
+            found["done"] = sorted(done)
+    finally:
+        for name, (_, write) in switches.items():
+            write(was[name])
+    return found
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("switches")
+@pytest.mark.parametrize("off", [(), ("flash",), ("math", "efficient", "cudnn")], ids=["all", "noflash", "flash"])
+def test_no_switch_is_left_changed(submission, draw, off):
+    """Whatever is switched off outside, the answers are the same, and the switches are as before, refused or not."""
+    (q, k, v), options = case(draw, "mask")
+    mask = options["attn_mask"]
+    for query in (q, q.transpose(-1, -2).contiguous().transpose(-1, -2)):
+        seen = submission.run(with_switches, query, k, v, mask, list(off)).output
+        right = oracle.usable(query, k, v, attn_mask=mask)
+        words = f"with {', '.join(off) or 'nothing'} switched off outside,"
+        expect.that(seen["usable"] == right, f"{words} {right} are usable, not {seen['usable']}")
+        expect.that(seen["done"] == right, f"{words} attend_with takes the call with {right}, not {seen['done']}")
+        for what in (key for key in seen if key.startswith("changed")):
+            expect.that(not seen[what], f"{what} and not set back: {', '.join(seen[what])[:150]}")
+
+
+def side_effects(module, query, key, value):
+    """What is heard, and the next random number with and without asking about a call with dropout before."""
+    state = torch.get_rng_state()
+    following = [torch.rand(()).item()]
+    torch.set_rng_state(state)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        module.usable_backends(query, key, value, dropout_p=0.5)
+        for name in ("MATH", "FLASH_ATTENTION"):
+            module.why_not(SDPBackend.__members__[name], query, key, value, dropout_p=0.5)
+    following.append(torch.rand(()).item())
+    return {"warnings": [str(warning.message)[:80] for warning in heard], "next random number": following}
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("switches")
+def test_asking_is_quiet_and_draws_no_random_number(submission, draw):
+    """Asking makes no warning heard and leaves the random state alone, also where the call would draw from it."""
+    tensors, _ = case(draw, "float32")
+    seen = submission.run(side_effects, *tensors).output
+    expect.that(not seen["warnings"], f"a warning is heard: {seen['warnings']}")
+    without, after = seen["next random number"]
+    expect.that(
+        without == after, "the random state is another one after asking", expected=str(without), came=str(after)
+    )
