@@ -57,11 +57,18 @@ def count(exclude: Iterable[Tensor] = ()) -> Iterator[Counts]:
     counts = Counts()
     ledger = _Ledger(counts, exclude)
     flops = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    flops.mod_tracker = _NoModules()  # type: ignore[assignment]
     # The mode entered last sees a call first: FlopCounterMode takes compound operations apart for the ledger.
     with ledger.saving(), ledger, flops:
         yield counts
     counts.flops = flops.get_total_flops()
     ledger.close()
+
+
+class _NoModules(contextlib.nullcontext[None]):
+    """In the place of FlopCounterMode's tracker of modules, whose hooks on leaves break `torch.autograd.grad`."""
+
+    parents = frozenset({"Global"})
 
 
 class _Ledger(TorchDispatchMode):

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import textwrap
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from grading.submission import Submission
 
 HISTORY = 60  # answers of earlier tests that help to tell known mistakes apart
+PATIENCE = 90.0  # seconds in a run for looking known mistakes up: whoever fails nearly everything learns it sooner
 POINTS_MISSING = pytest.ExitCode.TESTS_FAILED
 GRADER_BROKEN = pytest.ExitCode.INTERNAL_ERROR
 
@@ -95,6 +97,7 @@ class Grading:
         self._explained: dict[tuple[str, str], str] = {}  # where in the terminal something was explained first
         self._history: dict[str, list[Any]] = {}
         self._executor: Any = None
+        self.patience = PATIENCE
         report = config.getoption("--report")
         self.report = (config.invocation_params.dir / report).resolve() if report else None
         if self.report is not None and self.report.is_file():
@@ -280,15 +283,18 @@ class Grading:
         if SUBMISSION not in item.stash:
             return None
         observed = item.stash[SUBMISSION].observed
-        if not observed:
+        if not observed or self.patience <= 0:
             return None
         from grading.mistakes import recogniser
 
+        started = time.monotonic()
         try:
             return recogniser(self.course, module.exercise).recognise(observed, self._history.get(module.exercise, []))
         except Exception as error:  # a guess that fails must not cost the run
             warnings.warn(f"looking for a known mistake failed: {type(error).__name__}: {error}", stacklevel=2)
             return None
+        finally:
+            self.patience -= time.monotonic() - started
 
     def remember(self, submission: Submission) -> None:
         """Keep what a test saw, for telling mistakes apart later."""

@@ -203,3 +203,11 @@ def test_figures_are_plain_numbers():
     figures = counts.figures()
     assert json.loads(json.dumps(figures)) == figures
     assert (figures["flops"], figures["ops"], figures["aten.mm"]) == (16, 3, 1)
+
+
+def test_gradients_of_a_module():
+    """By torch.autograd.grad, with respect to parameters and an input that is a leaf."""
+    module, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)), torch.randn(3, 4, requires_grad=True)
+    with count() as counts:
+        torch.autograd.grad(module(x).sum(), [x, *module.parameters()])
+    assert counts.flops == 3 * 2 * 3 * (4 * 8 + 8 * 2)  # forward, and twice that backward

@@ -1,0 +1,20 @@
+"""PyTorch's own silu, and its optimizer. Its engine is what a Tensor of one's own does without."""
+
+from torch.nn import functional as F
+
+
+class Tensor:
+    def __init__(self, data, requires_grad=False):
+        raise NotImplementedError("torch.autograd is what the tape is compared with")
+
+
+class SwiGLU:
+    @staticmethod
+    def apply(gate, up):
+        if gate.shape != up.shape:
+            raise NotImplementedError("PyTorch broadcasts gate and up")
+        return F.silu(gate) * up
+
+
+def sgd_train(parameters, loss_fn, steps, lr):
+    raise NotImplementedError("torch.optim.SGD updates tensors of torch.autograd")
