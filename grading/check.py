@@ -97,11 +97,13 @@ def check_mistakes(course: Course, exercise: str, findings: Findings, whole: boo
             findings.problems.append(str(error))
             continue
         first = changed_definition(course, mistake)
-        grade = grade_tree(
-            course, exercise, tree, first=first, until=None if whole else lambda r: r.mistake is not None
-        )
+        stop = None if whole else lambda record: record.mistake is not None
+        for _ in range(2):  # once more where a name is missing: what is measured in seconds may not come out alike
+            grade = grade_tree(course, exercise, tree, first=first, until=stop)
+            named = {record.mistake for record in grade.records} - {None}
+            if named == {mistake.name}:
+                break
         tree.unload()
-        named = {record.mistake for record in grade.records} - {None}
         if grade.points == grade.max_points:
             findings.problems.append(
                 f"{exercise}: the known mistake {mistake.name!r} loses no points: the graded tests have a hole."
