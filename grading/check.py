@@ -99,7 +99,7 @@ def check_mistakes(course: Course, exercise: str, findings: Findings, whole: boo
         first = changed_definition(course, mistake)
         stop = None if whole else lambda record: record.mistake is not None
         for _ in range(2):  # once more where a name is missing: what is measured in seconds may not come out alike
-            grade = grade_tree(course, exercise, tree, first=first, until=stop)
+            grade = grade_tree(course, exercise, tree, first=first, until=stop, recognise=True)
             named = {record.mistake for record in grade.records} - {None}
             if named == {mistake.name}:
                 break
@@ -130,10 +130,16 @@ def grade_tree(
     tree: Tree,
     first: str = "",
     until: Callable[[Record], bool] | None = None,
-    spoil: str = "",
+    recognise: bool = False,
 ) -> Grade:
-    """The grade of one tree, quietly. `first`: begin with the tests that mention this name; `until`: then stop."""
-    run = _run(course, exercise, _Run(tree, first, until, spoil))
+    """The grade of one tree, quietly.
+
+    Args:
+        first: begin with the tests that mention this name.
+        until: stop after a record of which this is true.
+        recognise: look known mistakes up, however long it takes.
+    """
+    run = _run(course, exercise, _Run(tree, first, until, recognise))
     assert run.grade is not None
     return run.grade
 
@@ -153,9 +159,14 @@ class _Run:
     """The pytest plugin of one run inside `check`."""
 
     def __init__(
-        self, tree: Tree, first: str = "", until: Callable[[Record], bool] | None = None, spoil: str = ""
+        self,
+        tree: Tree,
+        first: str = "",
+        until: Callable[[Record], bool] | None = None,
+        recognise: bool = False,
+        spoil: str = "",
     ) -> None:
-        self.tree, self.first, self.until = tree, first, until
+        self.tree, self.first, self.until, self.recognise = tree, first, until, recognise
         self.spoiler = _Spoiler(spoil) if spoil else None
         self.grade: Grade | None = None
         self.spoiled: set[str] = set()
@@ -165,7 +176,7 @@ class _Run:
         grading: Any = config.pluginmanager.get_plugin("whetstone")
         self.grading = grading
         self.grading.impl = self.tree
-        self.grading.patience = math.inf
+        self.grading.patience = math.inf if self.recognise else 0
         if self.spoiler is not None:
             self.grading._executor = self.spoiler
 

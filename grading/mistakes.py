@@ -118,7 +118,7 @@ class Recogniser:
         `observed`: what the failing test saw. `history`: what earlier tests saw, to tell apart mistakes that look
         alike in this test.
         """
-        recent = list(observed)[-6:]
+        recent = [got for got in observed if not got.request.count][-6:]  # what is counted is not compared
         rights = [self._replay(got.request, self._solution) for got in recent]
         if all(_compare(got.result, right, right) for got, right in zip(recent, rights, strict=True)):
             return None  # right answers, at too high a price
