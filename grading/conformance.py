@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 
 from grading.check import grade_tree
@@ -26,24 +28,34 @@ def write_table(course: Course, readme: Path) -> str:
 def conformance(course: Course) -> str:
     """A row for each exercise, a column for each library, and below what a library does differently."""
     libraries = [name for name in known_trees(course) if name not in ("exercises", "solutions")]
-    rows, differences = [], []
+    rows: list[list[str]] = []
+    differences: dict[tuple[str, str, str], str] = {}  # the first reason for each
     for exercise in course.exercises:
         cells = []
         for name in libraries:
             tree = find_tree(course, name, course.root)
             tally: Tally = Tally(()) if tree.file(exercise) is None else grade_tree(course, exercise, tree)
             cells.append(_cell(tally))
-            differences += [
-                f"- `{name}`, {exercise}, {record.title}: {record.reason}"
-                for record in tally.records
-                if record.verdict == "failed"
-            ]
+            for record in tally.records:
+                if record.verdict == "failed":
+                    differences.setdefault((name, exercise, _without_parameters(record.title)), record.reason)
         if any(cells):
             rows.append([f"[{exercise}](exercises/{exercise}.md)", *cells])
     header = ["points of what is offered", *(f"`{name}`" for name in libraries)]
     lines = [header, ["---", *("---:" for _ in libraries)], *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return table + "\n" + ("\nWhere they differ:\n\n" + "\n".join(differences) + "\n" if differences else "")
+    if not differences:
+        return table + "\n"
+    told = [f"- `{name}`, {exercise}. {title}: {_short(why)}" for (name, exercise, title), why in differences.items()]
+    return f"{table}\n\nWhere they differ:\n\n" + "\n".join(told) + "\n"
+
+
+def _without_parameters(title: str) -> str:
+    return re.sub(r" \[[^]]*\]$", "", title)
+
+
+def _short(reason: str) -> str:
+    return textwrap.shorten(reason, 100, placeholder=" …")
 
 
 def _cell(tally: Tally) -> str:
