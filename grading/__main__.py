@@ -21,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument(
         "--whole", action="store_true", help="run every test on every mistake, not only until it is named"
     )
+    check.add_argument(
+        "--quick", action="store_true", help="look for the name of every fourth mistake only; all must lose points"
+    )
     commands.add_parser("conformance", help="grade the libraries under tests/libraries, for the table in README.md")
     options = parser.parse_args(arguments)
     course = Course(options.root.resolve())
@@ -30,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         case "stubs":
             return stubs(course)
         case "check":
-            return check_all(course, options.exercises, options.whole)
+            return check_all(course, options.exercises, options.whole, options.quick)
         case _:
             return conformance(course)
 
@@ -53,7 +56,7 @@ def conformance(course: Course) -> int:
     return 0
 
 
-def check_all(course: Course, patterns: list[str], whole: bool) -> int:
+def check_all(course: Course, patterns: list[str], whole: bool, quick: bool) -> int:
     from grading.check import check_exercise
 
     names = [n for n in course.exercises if not patterns or any(fnmatch.fnmatch(n, each) for each in patterns)]
@@ -65,7 +68,7 @@ def check_all(course: Course, patterns: list[str], whole: bool) -> int:
     refused = 0
     for name in names:
         started = time.perf_counter()
-        findings = check_exercise(course, name, whole)
+        findings = check_exercise(course, name, whole, quick)
         for problem in findings.problems:
             print(f"✗ {problem}")
         refused += len(findings.problems)

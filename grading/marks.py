@@ -6,7 +6,8 @@
 `@pytest.mark.handout("masks")`                 the section of the handout that a failure points to
 `@pytest.mark.process(environment={…}, loopback=True)`   run the requests in a process of their own, made with these
                                                 environment variables, with no network beyond this machine
-`@pytest.mark.needs("dspy")`                    a module that not everybody has, and the extra that installs it
+`@pytest.mark.needs("dspy", how)`               a module that not everybody has, and the command that installs it,
+                                                pip with the extra of this name where left out
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DESCRIPTIONS = (
     "limit(seconds): the time limit of each request that a graded test makes",
     "handout(section): the section of the exercise's handout that a failure points to",
     "process(environment, loopback): a process of its own for the requests of a graded test",
-    "needs(module): a module, without which a graded test is left out; it comes with the extra of that name",
+    "needs(module, how): a module, without which a graded test is left out, and the command that installs it",
 )
 DEFAULT_SECONDS = 30.0
 
@@ -59,9 +60,13 @@ def process_of(item: pytest.Item) -> Process | None:
 
 
 def missing_of(item: pytest.Item) -> str | None:
-    """A module that the test needs and that is not installed."""
-    needed = [mark.args[0] for mark in item.iter_markers("needs")]
-    return next((name for name in needed if importlib.util.find_spec(name) is None), None)
+    """What the test needs and is not installed, and how to install it."""
+    for mark in item.iter_markers("needs"):
+        module, *rest = mark.args
+        how = rest[0] if rest else f"pip install -e '.[{module}]'"
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed: {how}"
+    return None
 
 
 def section_of(item: pytest.Item) -> str | None:

@@ -181,7 +181,7 @@ class Grading:
         if module.absent is not None:
             raise module.absent
         if missing := marks.missing_of(item):
-            raise NotGradableHere(f"{missing} is not installed: pip install -e '.[{missing}]'")
+            raise NotGradableHere(missing)
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             import hypothesis
 
