@@ -1,0 +1,56 @@
+"""From text to label and score: what `transformers.pipeline("sentiment-analysis")` does between the two.
+
+Sizes in the shapes below: B texts in a batch, L tokens in the longest of them, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class SentimentPipeline:
+    """What `transformers.pipeline("sentiment-analysis", model, tokenizer, truncation=True)` answers in eval mode.
+
+    The pipeline works with the model and the tokenizer that it is given, not with copies: weights that are trained
+    later answer later. Making a pipeline changes nothing about the model.
+
+    Args:
+        model: any sequence classifier of transformers, an encoder or a decoder, of any number of classes, in any
+            floating-point dtype, on any device, in training or eval mode.
+        tokenizer: the model's. It has a padding token; the side it pads and the side it cuts off are its own settings.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        raise NotImplementedError
+
+    def __call__(self, texts: str | Sequence[str], batch_size: int = 8) -> list[dict[str, str | float]]:
+        """Classify texts.
+
+        The model computes in eval mode and builds no graph. It is called ceil(number of texts / batch_size) times,
+        each time with batch_size texts or fewer, padded to the longest of them and no further.
+        Afterwards, also after an exception, the model is as it was: its numbers, their dtype, what requires a gradient,
+        and for each of its modules whether that is in training mode.
+
+        Args:
+            texts: one text, or a list or tuple of texts, which is left as it is. Any text will do: empty, in any
+                script, with the names of special tokens in it. The tokenizer gets each as it is, and cuts it off at
+                `tokenizer.model_max_length` tokens, special tokens included.
+            batch_size: at least 1. It changes no answer by more than rounding.
+
+        Returns:
+            For each text, in order, {"label": str, "score": Python float}; a list of one for a single text, even an
+            empty one. [] for [], without a call of the model.
+            The score is the largest of the class scores, computed from the logits in float32 or float64, and the label
+            is that class's name in `model.config.id2label`. The class scores are
+
+            - the logits themselves where `model.config.problem_type` is "regression",
+            - otherwise their sigmoid where it is "multi_label_classification", or where there is one class only,
+            - otherwise their softmax over the classes. Logits may be in the thousands.
+
+        Raises:
+            ValueError: batch_size is less than 1; the message names it and the value.
+        """
+        raise NotImplementedError
