@@ -853,9 +853,10 @@ def compared(module, repeats, outliers, grad):
 
     def wait(kind):
         """The first call of each kind is slow, then each of them the same, but for an outlier in twelve."""
-        typical = {"eager": 0.001, "compiled": 0.0005}[kind]
+        scale = 10 if repeats == 1 else 1  # nothing evens out what interrupts a single call
+        typical = {"eager": 0.001 * scale, "compiled": 0.0005 * scale}[kind]
         number = len(seconds[kind])
-        first = {"eager": 0.01, "compiled": 0.02}[kind]
+        first = {"eager": 0.01 * scale, "compiled": 0.02 * scale}[kind]
         time.sleep(first if number == 0 else 30 * typical if outliers and number % 12 == 7 else typical)
 
     class Model(nn.Module):
@@ -947,7 +948,7 @@ def test_the_first_calls_do_not_count(submission):
     """Each mode is warmed up before it is timed: with one repeat the time is that of a later call."""
     got = submission.run(compared, 1, False, True).output
     for name in ("eager", "compiled"):
-        expect.that(got[name] == 0, f"{name}_s is {2.0 ** got[name]:.3g} times what a call takes after the first")
+        expect.that(got[name] <= 1, f"{name}_s is {2.0 ** got[name]:.3g} times what a call takes after the first")
 
 
 @pytest.mark.points(1)
