@@ -946,9 +946,10 @@ def test_eager_and_compiled_are_timed(submission, part):
 @pytest.mark.handout("timing")
 def test_the_first_calls_do_not_count(submission):
     """Each mode is warmed up before it is timed: with one repeat the time is that of a later call."""
-    got = submission.run(compared, 1, False, True).output
+    runs = [submission.run(compared, 1, False, True).output for _ in range(3)]  # one of them may be interrupted
     for name in ("eager", "compiled"):
-        expect.that(got[name] <= 1, f"{name}_s is {2.0 ** got[name]:.3g} times what a call takes after the first")
+        off = statistics.median(run[name] for run in runs)
+        expect.that(off == 0, f"{name}_s is {2.0**off:.3g} times what a call takes after the first")
 
 
 @pytest.mark.points(1)
