@@ -54,7 +54,7 @@ references:
 		{ echo '$(PYTHON) cannot make virtual environments: install its venv module (Debian: python3-venv)' >&2; exit 1; }
 	@echo 'Setting up .venv: PyTorch and friends, a few minutes, once'
 	@"$(PYTHON)" -m venv --clear .venv
-	@$(python) $(pip_install) --editable '.[dev]'
+	@$(python) $(pip_install) --editable '.[agents,dev]'
 	@$(without_cuda) $(python) $(references)
 	@touch $@
 
