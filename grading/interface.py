@@ -1,8 +1,8 @@
 """What can be known about a Python file without importing it: its public names, its imports, what is not started.
 
 Public means: no leading underscore, or two on each side. Code between the comment lines `# given` and `# end given` is
-handed out to be used, code between `# rewrite` and `# end rewrite` to be changed; after a colon the opening line may
-say more. `grading.stubs` carries both over, and only the first is left out when it is asked what has been started.
+handed out to be used; after a colon the opening line may say more. `grading.stubs` carries it over, and it is left out
+when it is asked what has been started.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 _TYPE_ALIAS: Any = getattr(ast, "TypeAlias", ())  # `type X = …`, since Python 3.12
-_MARKER = re.compile(r"([ \t]*)# (end )?(given|rewrite)(?::.*)?")
+_MARKER = re.compile(r"([ \t]*)# (end )?given(?::.*)?")
 _MESSAGE_LENGTH = 200
 
 
@@ -79,7 +79,6 @@ class Interface:
 class Region:
     """Code that is handed out, with the lines of its two markers."""
 
-    kind: Literal["given", "rewrite"]
     first: int
     last: int
 
@@ -248,8 +247,8 @@ def regions(source: str, tree: ast.Module, filename: str) -> list[Region]:
             continue
         if not marker[2] and opened is None:
             opened = line, marker
-        elif marker[2] and opened is not None and opened[1].group(1, 3) == marker.group(1, 3):
-            found.append(Region("given" if marker[3] == "given" else "rewrite", opened[0], line))
+        elif marker[2] and opened is not None and opened[1][1] == marker[1]:
+            found.append(Region(opened[0], line))
             opened = None
         else:
             raise SourceError("this marker has no partner at its depth", filename, line, None, text)
@@ -295,7 +294,7 @@ def _progress(source: str, filename: str) -> dict[str, bool]:
     """For every public name that is the student's to write, whether all its code still raises NotImplementedError."""
     tree = parse(source, filename)
     try:
-        given = [region for region in regions(source, tree, filename) if region.kind == "given"]
+        given = regions(source, tree, filename)
     except SourceError:
         given = []  # markers that the student has broken enclose nothing
     progress: dict[str, bool] = {}

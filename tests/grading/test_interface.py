@@ -323,12 +323,6 @@ def test_given_code_starts_nothing():
     assert unstarted_names(text) == {"Layer", "f"} and unstarted(text)
 
 
-def test_code_to_be_rewritten_may_have_been():
-    text = "# rewrite\ndef g():\n    return 1\n# end rewrite\ndef f():\n" + OPEN
-
-    assert unstarted_names(text) == {"f"} and not unstarted(text)
-
-
 def test_a_broken_marker_protects_nothing():
     text = "# given\ndef g():\n    return 1\ndef f():\n" + OPEN
 

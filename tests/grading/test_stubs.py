@@ -674,14 +674,6 @@ CASES = {
             return x
 
 
-        # rewrite
-        def masked_mean(x):
-            return x.item()  # breaks the graph
-
-
-        # end rewrite
-
-
         class Layer:
             # given
             def size(self):
@@ -722,14 +714,6 @@ CASES = {
 
         def f(x):
             raise NotImplementedError
-
-
-        # rewrite
-        def masked_mean(x):
-            return x.item()  # breaks the graph
-
-
-        # end rewrite
 
 
         class Layer:
@@ -989,7 +973,6 @@ def test_any_order_of_statements(pieces, newline, indent):
         ("# end given\n", "line 1: this marker has no partner"),
         ("# end given\n# end given\n", "line 1: this marker has no partner"),
         ("# given\n# given\n# end given\n", "line 2: this marker has no partner"),
-        ("# given\n# end rewrite\n", "line 2: this marker has no partner"),
         ("# given\nclass A:\n    x = 1\n    # end given\n    y = 1\n", "line 4: this marker has no partner"),
         ("def f(:\n", "week1/x.py, line 1, column 7: invalid syntax"),
     ],
