@@ -73,8 +73,10 @@ def check_all(course: Course, patterns: list[str], whole: bool, quick: bool) -> 
             print(f"✗ {problem}")
         refused += len(findings.problems)
         print(
-            f"{'✗' if findings.problems else '✓'} {name}: {findings.mistakes} known mistakes, "
-            f"{len(findings.named)} recognised by name, {time.perf_counter() - started:.0f} s"
+            f"{'✗' if findings.problems else '✓'} {name}: "
+            f"{'all' if findings.lost == findings.mistakes else findings.lost} of {findings.mistakes} known mistakes "
+            f"lose points, {len(findings.named)} of {findings.tried} recognised by name, "
+            f"{time.perf_counter() - started:.0f} s"
         )
         for mistake, other in findings.misnamed.items():
             print(f"    {mistake} is taken for {other}")

@@ -33,7 +33,9 @@ class Findings:
     """What is wrong with an exercise, and what its bank of mistakes showed."""
 
     problems: list[str] = field(default_factory=list)
-    mistakes: int = 0
+    mistakes: int = 0  # known
+    lost: int = 0  # of them lose points
+    tried: int = 0  # were looked up by name
     named: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
     misnamed: dict[str, str] = field(default_factory=dict)
@@ -102,6 +104,7 @@ def check_mistakes(course: Course, exercise: str, findings: Findings, whole: boo
             continue
         first = changed_definition(course, mistake)
         wanted = not quick or number % 4 == 0
+        findings.tried += wanted
         stop = None if whole else _is_named if wanted else _is_lost
         for _ in range(2 if wanted else 1):  # twice: what is measured in seconds may not come out alike
             grade = grade_tree(course, exercise, tree, first=first, until=stop, recognise=wanted)
@@ -109,6 +112,7 @@ def check_mistakes(course: Course, exercise: str, findings: Findings, whole: boo
             if named == {mistake.name}:
                 break
         tree.unload()
+        findings.lost += grade.points < grade.max_points
         if grade.points == grade.max_points:
             findings.problems.append(
                 f"{exercise}: the known mistake {mistake.name!r} loses no points: the graded tests have a hole."
@@ -258,11 +262,29 @@ def unspoiled(course: Course, exercise: str, spoil: str) -> list[str]:
     """The numeric tests that still pass when the solution's outputs are spoiled."""
     run = _run(course, exercise, _Run(find_tree(course, "solutions", course.root), spoil=spoil))
     assert run.grade is not None
+    numeric = _numeric(course.tests(exercise))
     return [
         record.test
         for record in run.grade.records
-        if record.verdict == "passed" and record.id in run.spoiled and ".close_to(" in record.test_code
+        if record.verdict == "passed" and record.id in run.spoiled and record.test.partition("[")[0] in numeric
     ]
+
+
+def _numeric(tests: Path) -> set[str]:
+    """The functions of a test file that call `.close_to(…)`, themselves or through others of the file."""
+    calls = {
+        node.name: {
+            each.func.attr if isinstance(each.func, ast.Attribute) else getattr(each.func, "id", "")
+            for each in ast.walk(node)
+            if isinstance(each, ast.Call)
+        }
+        for node in ast.parse(tests.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    found = {"close_to"}
+    while more := {name for name, called in calls.items() if called & found} - found:
+        found |= more
+    return found
 
 
 class _Spoiler:

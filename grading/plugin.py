@@ -338,7 +338,8 @@ class Grading:
         self.write_reports()
 
     def pytest_unconfigure(self) -> None:
-        clear_scratch()
+        if hasattr(self.config, "workerinput"):  # xdist ends its workers without a word, so atexit is not heard
+            clear_scratch()
 
     def write_reports(self) -> None:
         if self.report is None or hasattr(self.config, "workerinput"):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import hashlib
 import importlib
@@ -93,7 +94,7 @@ class Tree:
             del sys.modules[name]
 
     def overlaid(self, name: str, exercise: str, source: str) -> Tree:
-        """This tree with one file replaced, until `clear_scratch`."""
+        """This tree with one file replaced, until the process ends."""
         folder = Path(tempfile.mkdtemp(dir=_scratch()))
         path = folder / f"{exercise}.py"
         path.parent.mkdir(parents=True)
@@ -114,11 +115,12 @@ def _scratch() -> str:
     global _scratch_folder
     if _scratch_folder is None:
         _scratch_folder = tempfile.TemporaryDirectory(prefix="whetstone-")
+        atexit.register(clear_scratch)
     return _scratch_folder.name
 
 
 def clear_scratch() -> None:
-    """Remove the files that were laid over trees: at the end of a run, because an xdist worker has no other end."""
+    """Remove the files that were laid over trees."""
     global _scratch_folder
     if _scratch_folder is not None:
         _scratch_folder.cleanup()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from grading.check import grade_tree
 from grading.course import Course
 from grading.mistakes import MistakeError, load_bank
 from grading.trees import find_tree
@@ -31,13 +33,13 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_an_exercise_with_nothing_wrong_is_accepted(toy):
     status, text = check(toy)
     assert (status, text.count("\n")) == (0, 1), text
-    assert re.match(r"✓ week1/mean: 8 known mistakes, 8 recognised by name, \d+ s", text)
+    assert re.match(r"✓ week1/mean: all of 8 known mistakes lose points, 8 of 8 recognised by name, \d+ s", text)
 
 
 def test_a_quick_check_looks_for_fewer_names(toy):
     status, text = check(toy, "--quick")
     assert status == 0, text
-    assert re.match(r"✓ week1/mean: 8 known mistakes, 2 recognised by name, \d+ s", text)
+    assert re.match(r"✓ week1/mean: all of 8 known mistakes lose points, 2 of 2 recognised by name, \d+ s", text)
 
 
 SOLUTION, STUB = "solutions/week1/mean.py", "exercises/week1/mean.py"
@@ -116,6 +118,21 @@ WRONGS = {
         ],
         "test_centred passes although the output is all zeros",
     ),
+    "one that is too loose through another function": (
+        [
+            (
+                TESTS,
+                'expect(submission.make("Centred", 8).load(state).call(x, grad=True)).close_to(centred, state, x)',
+                'loosely(submission.make("Centred", 8).load(state).call(x), state, x)',
+            ),
+            (
+                TESTS,
+                "def centred(",
+                "def loosely(got, *args):\n    expect(got).close_to(centred, *args, factor=1e30)\n\n\ndef centred(",
+            ),
+        ],
+        "test_centred passes although the output is all zeros",
+    ),
 }
 
 
@@ -142,6 +159,16 @@ def test_a_file_that_is_missing_is_refused(toy, path, sentence):
     status, text = check(toy)
     assert status == 1
     assert sentence in text
+
+
+def test_a_mistakes_tree_outlives_a_run(toy):
+    """One process grades many trees, and replays each known mistake in every run."""
+    course, scratch = Course(toy), tempfile.gettempdir()
+    tree = load_bank(course, "week1/mean")[0].tree(course)
+    assert tree.file("week1/mean").is_relative_to(scratch)
+    grade_tree(course, "week1/mean", tree)
+    assert tree.file("week1/mean").is_relative_to(scratch)
+    assert not tree.file("week1/mean").is_relative_to(toy)
 
 
 def test_an_exercise_that_is_not_there_is_one_line(toy):

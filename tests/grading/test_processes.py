@@ -108,3 +108,8 @@ def test_known_mistakes_are_recognised_there_too(course, run_pytest):
     hand_in = write_hand_in(course.parent / "hand-in", place=SOLUTION.replace("return MODE", "return MODE.upper()"))
     run = run_pytest(course, "tests/week1/test_place.py", "--impl", str(hand_in))
     assert run.record("test_mode")["mistake"] == "mode-loud"
+
+
+def test_where_the_terminal_is_the_submissions_the_environment_is_the_marks(course, run_pytest):
+    run = run_pytest(course, "tests/week1/test_place.py", "--impl", "solutions", "-s", "-k", "mode")
+    assert (run.status, run.record("test_mode")["reason"]) == (0, "")
