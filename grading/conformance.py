@@ -16,13 +16,18 @@ BEGIN, END = "<!-- conformance: python -m grading conformance -->", "<!-- end of
 
 def write_table(course: Course, readme: Path) -> str:
     """Grade every library, put the table between its marks in the README, and return it. ValueError without marks."""
-    text = readme.read_text("utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{readme.name} has no lines {BEGIN} and {END} to put the table between")
     table = conformance(course)
-    head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
-    readme.write_text(f"{head}{BEGIN}\n\n{table}\n{END}{tail}", "utf-8")
+    put_between(readme, BEGIN, END, table)
     return table
+
+
+def put_between(readme: Path, begin: str, end: str, table: str) -> None:
+    """Replace what stands between two lines. ValueError where they do not stand there."""
+    text = readme.read_text("utf-8")
+    if begin not in text or end not in text:
+        raise ValueError(f"{readme.name} has no lines {begin} and {end} to put the table between")
+    head, tail = text.partition(begin)[0], text.partition(end)[2]
+    readme.write_text(f"{head}{begin}\n\n{table}\n{end}{tail}", "utf-8")
 
 
 def conformance(course: Course) -> str:
