@@ -17,7 +17,7 @@ without_cuda = FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE FLASH_ATTENTION_FORCE_BUILD=
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 	CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE
 
-.PHONY: help grade test setup references clean
+.PHONY: help grade test setup references farm_haystack clean
 
 ## make grade            grade exercises/; points that are missing are no error
 ##   IMPL=solutions      ... or another tree: a hand-in, a library of tests/libraries/
@@ -25,6 +25,7 @@ without_cuda = FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE FLASH_ATTENTION_FORCE_BUILD=
 ## make test             test the course and its grader: lint, format, types, tests
 ## make setup            set up .venv, which the two commands above do by themselves
 ## make references       add the reference packages to an environment of your own, PYTHON=python3
+## make farm_haystack    set up the environment in which IMPL=farm_haystack, Haystack 1.x, is graded
 ## make clean            remove .venv and all else that can be made again
 ##
 ## PYTHON=python3.12     the Python that .venv is made with, 3.11 or newer
@@ -46,6 +47,14 @@ setup: .venv/ready
 references:
 	$(without_cuda) "$(PYTHON)" $(references)
 
+# Haystack 1.x overwrites Haystack 3: it lives, and is graded, in an environment of its own.
+farm_haystack: .venvs/farm_haystack/ready
+
+.venvs/%/ready: tests/libraries/%/requirements.txt
+	@"$(PYTHON)" -m venv --clear .venvs/$*
+	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 # Made last, so that a set-up that was interrupted is never taken for complete: it starts again.
 .venv/ready: pyproject.toml constraints.txt .venv/bin/python
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -62,5 +71,5 @@ references:
 .venv/bin/python:
 
 clean:
-	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache report whetstone.egg-info
+	rm -rf .venv .venvs .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache report whetstone.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -56,8 +56,8 @@ class InProcess:
         self.live = live
 
     def perform(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
-        if request.process is not None and not self.live:
-            return _shared(request.process).perform(request, tree, exercise), None
+        if tree.python or (request.process is not None and not self.live):
+            return _shared(request.process or Process(), tree.python).perform(request, tree, exercise), None
         from grading.perform import perform
 
         if request.process is not None:
@@ -80,7 +80,7 @@ class Isolated:
         if self._place is None or self._serves != (tree, exercise, request.process):
             self.close()
             forbidden = tuple(root for root in self.forbidden if not _inside(tree, root))
-            self._place = _Place(request.process or Process(), forbidden, self.memory_mb)
+            self._place = _Place(request.process or Process(), tree.python, forbidden, self.memory_mb)
             self._serves = (tree, exercise, request.process)
         return self._place.perform(request, tree, exercise), None
 
@@ -91,9 +91,9 @@ class Isolated:
 
 
 @functools.cache
-def _shared(process: Process) -> _Place:
+def _shared(process: Process, python: Path | None) -> _Place:
     """The child of this process in which requests of every tree are performed: frameworks are imported once."""
-    place = _Place(process)
+    place = _Place(process, python)
     atexit.register(place.close)
     return place
 
@@ -108,11 +108,16 @@ def _own_folder() -> str:
 class _Place:
     """A child, started when it is first needed and again after it has died."""
 
-    def __init__(self, process: Process, forbidden: tuple[Path, ...] = (), memory_mb: int = 0) -> None:
-        self.process, self.forbidden, self.memory_mb = process, forbidden, memory_mb
+    def __init__(
+        self, process: Process, python: Path | None, forbidden: tuple[Path, ...] = (), memory_mb: int = 0
+    ) -> None:
+        self.process, self.python, self.forbidden, self.memory_mb = process, python, forbidden, memory_mb
         self._child: _Child | None = None
 
     def perform(self, request: Request, tree: Tree, exercise: str) -> Result:
+        if self.python is not None and not self.python.exists():
+            message = f"{tree.name} needs an environment of its own: make {tree.name}"
+            return Result(trouble=Trouble("load", message, bases=("ImportError",)))
         if self._child is None:
             setup = {
                 "forbidden": [str(root) for root in self.forbidden],
@@ -120,7 +125,7 @@ class _Place:
                 "loopback": self.process.loopback,
             }
             try:
-                self._child = _Child(setup, self.process)
+                self._child = _Child(setup, self.process, self.python)
             except _Gone as gone:
                 raise RuntimeError(f"the child process did not start: {gone}") from None
         whose = {
@@ -183,7 +188,7 @@ class _Gone(Exception):
 
 
 class _Child:
-    def __init__(self, setup: dict[str, object], process: Process) -> None:
+    def __init__(self, setup: dict[str, object], process: Process, python: Path | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="whetstone-")
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
@@ -194,7 +199,7 @@ class _Child:
         }
         _set_environment(environment, process, self._folder.name)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "grading.worker", str(theirs_in), str(theirs_out)],
+            [str(python or sys.executable), "-P", "-m", "grading.worker", str(theirs_in), str(theirs_out)],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

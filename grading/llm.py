@@ -134,7 +134,7 @@ class ChatRequest:
             }
             for message in self.messages
         ]
-        return {"model": self.model, "messages": messages, "tools": self.tools}
+        return {"model": self.model, "key": self.key, "messages": messages, "tools": self.tools}
 
 
 def _text(content: Any) -> str:

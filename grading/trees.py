@@ -51,6 +51,14 @@ class Tree:
                 return path
         return None
 
+    @cached_property
+    def python(self) -> Path | None:
+        """The interpreter of a library that gets along with no other: it brings a requirements.txt of its own."""
+        (root, *_) = self.roots
+        if not self.library or not (root / "requirements.txt").is_file():
+            return None
+        return root.parents[2] / ".venvs" / self.name / "bin" / "python"
+
     def exercise_of(self, filename: str) -> str | None:
         """The exercise that a file of this tree holds, or None for a file from elsewhere."""
         for root in self.roots:

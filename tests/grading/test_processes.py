@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.grading.conftest import write_hand_in
@@ -113,3 +115,22 @@ def test_known_mistakes_are_recognised_there_too(course, run_pytest):
 def test_where_the_terminal_is_the_submissions_the_environment_is_the_marks(course, run_pytest):
     run = run_pytest(course, "tests/week1/test_place.py", "--impl", "solutions", "-s", "-k", "mode")
     assert (run.status, run.record("test_mode")["reason"]) == (0, "")
+
+
+def test_a_library_may_have_an_environment_of_its_own(course, run_pytest):
+    library = course / "tests/libraries/old"
+    (library / "week1").mkdir(parents=True)
+    (library / "week1/place.py").write_text(SOLUTION + "\nMODE = os.environ['ENVIRONMENT']\n", "utf-8")
+    (library / "requirements.txt").write_text("", "utf-8")
+    grade = ("tests/week1/test_place.py", "--impl", "old", "-k", "mode")
+    absent = run_pytest(course, *grade).record("test_mode")
+    assert (absent["verdict"], absent["reason"]) == (
+        "not gradable here",
+        "old needs an environment of its own: make old",
+    )
+
+    python = course / ".venvs/old/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nENVIRONMENT=quiet exec "{sys.executable}" "$@"\n', "utf-8")
+    python.chmod(0o755)
+    assert run_pytest(course, *grade).record("test_mode")["verdict"] == "passed"
