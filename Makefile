@@ -52,7 +52,7 @@ farm_haystack: .venvs/farm_haystack/ready
 
 .venvs/%/ready: tests/libraries/%/requirements.txt
 	@"$(PYTHON)" -m venv --clear .venvs/$*
-	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@.venvs/$*/bin/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@
 
 # Made last, so that a set-up that was interrupted is never taken for complete: it starts again.
