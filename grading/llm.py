@@ -34,6 +34,8 @@ AGENT_PROCESS: dict[str, Any] = {
     "loopback": True,
     "environment": {
         "HOME": "{folder}",
+        "NO_PROXY": "*",  # a proxy could not reach the model on this machine
+        "no_proxy": "*",
         "TMPDIR": "{folder}",  # CrewAI writes lock files there
         "OPENAI_API_KEY": None,
         "OPENAI_API_BASE": None,
@@ -163,6 +165,7 @@ class ScriptedModel:
         self._lock = threading.Lock()
         self._broken: Exception | None = None
         self.requests: list[ChatRequest] = []  # of the last run, in the order in which they came
+        self._replies_sent: list[str | None] = []  # what the model said to each
         self.url = _server().add(self)
 
     def script(self, *replies: Reply, needed: bool = True) -> None:
@@ -179,15 +182,16 @@ class ScriptedModel:
     def begin(self) -> None:
         """Forget what was heard and begin the script again."""
         with self._lock:
-            self.requests, self._broken = [], None
+            self.requests, self._replies_sent, self._broken = [], [], None
             self._replies = None if self._script is None else iter(self._script)
 
     def heard(self) -> list[dict[str, Any]]:
-        """The requests since `begin` as plain data."""
+        """The requests since `begin`, and what the model said to them, as plain data."""
         with self._lock:
             if self._broken is not None:
                 raise RuntimeError("the script of the model broke") from self._broken
-            return [request.plain() for request in self.requests]
+            said = itertools.chain(self._replies_sent, itertools.repeat(None))
+            return [{**request.plain(), "reply": reply} for request, reply in zip(self.requests, said, strict=False)]
 
     def respond(self, http: HttpRequest) -> Response:
         """The HTTP response to a request, which is recorded."""
@@ -195,6 +199,7 @@ class ScriptedModel:
         with self._lock:
             self.requests.append(request)
             reply = self._next(request)
+            self._replies_sent.append(reply.text)
         time.sleep(reply.seconds)
         return _response(reply, request)
 

@@ -16,9 +16,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import math
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from grading.trees import Tree, find_tree
 if TYPE_CHECKING:
     from grading.request import Request, Result
     from grading.submission import Got
+
+    _View = Callable[[Result, Request], Result]
 
 _KEYS = {"explanation", "handout", "old", "new", "changes"}
 _REPLAY_SECONDS = 10.0
@@ -107,6 +110,7 @@ class Recogniser:
         self._solution = find_tree(course, "solutions", course.root)
         self._trees: list[tuple[Mistake, Tree]] = []
         self._answers: dict[tuple[bytes, str], Result] = {}
+        self._unscripted: dict[tuple[int, str], Result] = {}  # of one look-up: a model may answer anew in another test
         with contextlib.suppress(MistakeError):  # `python -m grading check` tells; a student's run goes on without
             for mistake in load_bank(course, exercise):
                 with contextlib.suppress(MistakeError):
@@ -119,26 +123,30 @@ class Recogniser:
         alike in this test.
         """
         recent = [got for got in observed if not got.request.count][-6:]  # what is counted is not compared
-        rights = [self._replay(got.request, self._solution) for got in recent]
-        if all(_compare(got.result, right, right) for got, right in zip(recent, rights, strict=True)):
-            return None  # right answers, at too high a price
-        candidates = self._agreeing(self._trees, recent, wrong=True)
-        if len(candidates) > 1:
-            candidates = self._agreeing(candidates, list(history)[::-1], wrong=False)
-        return candidates[0][0] if len(candidates) == 1 else None
+        self._unscripted.clear()
+        for see in (_as_it_is, _whatever_the_prompts) if any(got.result.heard for got in recent) else (_as_it_is,):
+            rights = [see(self._replay(got.request, self._solution), got.request) for got in recent]
+            if all(_compare(see(got.result, got.request), r, r) for got, r in zip(recent, rights, strict=True)):
+                return None  # right answers, at too high a price
+            candidates = self._agreeing(self._trees, recent, see, wrong=True)
+            if len(candidates) > 1:
+                candidates = self._agreeing(candidates, list(history)[::-1], see, wrong=False)
+            if candidates:
+                return candidates[0][0] if len(candidates) == 1 else None
+        return None
 
     def _agreeing(
-        self, candidates: Sequence[tuple[Mistake, Tree]], gots: Sequence[Got], wrong: bool
+        self, candidates: Sequence[tuple[Mistake, Tree]], gots: Sequence[Got], see: _View, wrong: bool
     ) -> list[tuple[Mistake, Tree]]:
         """Those that answer each request as the submission did, and (`wrong`) once at least not as the solution."""
         left, differing = list(candidates), set()
         for got in gots:
             if len(left) <= (0 if wrong else 1):
                 break
-            right = self._replay(got.request, self._solution)
+            came, right = (see(each, got.request) for each in (got.result, self._replay(got.request, self._solution)))
             survivors = []
             for mistake, tree in left:
-                verdict = _compare(got.result, self._replay(got.request, tree), right)
+                verdict = _compare(came, see(self._replay(got.request, tree), got.request), right)
                 if verdict is not None:
                     survivors.append((mistake, tree))
                     if verdict == "both wrong":
@@ -150,14 +158,54 @@ class Recogniser:
         """What the tree answers; remembered, because the same tests ask all submissions the same."""
         from grading.execution import InProcess, perform
 
+        mine = id(request), tree.name
         request = replace(request, seconds=min(request.seconds, _REPLAY_SECONDS))
-        if request.model is not None:  # that may answer anew
-            return perform(InProcess(), request, tree, self.exercise)[0]
+        if request.model is not None:
+            if mine not in self._unscripted:
+                self._unscripted[mine] = perform(InProcess(), request, tree, self.exercise)[0]
+            return self._unscripted[mine]
         key = hashlib.sha256(request.encode()).digest(), tree.name
         if key not in self._answers:
             result, _ = perform(InProcess(), request, tree, self.exercise)
             self._answers[key] = result
         return self._answers[key]
+
+
+def _as_it_is(result: Result, request: Request) -> Result:
+    return result
+
+
+def _whatever_the_prompts(result: Result, request: Request) -> Result:
+    """What a language model heard without the words that the submission chose, and in any order.
+
+    Of each request remain its tools, the calls of tools before it, and which texts it holds of those that the test
+    gave or the model said.
+    """
+    heard = result.heard or []
+    given = _strings([request.args, request.kwargs, [each.get("reply") for each in heard]])
+    texts = sorted({text for text in given if len(text) > 1})
+
+    def gist(each: dict[str, Any]) -> list[Any]:
+        told = "\n".join(message["text"] for message in each["messages"])
+        calls = [call for message in each["messages"] for call in message["tools"]]
+        return [each["model"], each["key"], sorted(each["tools"]), calls, [text for text in texts if text in told]]
+
+    return replace(result, heard=sorted(map(gist, heard), key=repr))
+
+
+def _strings(value: Any) -> list[str]:
+    """The texts in nested data, also in such as is written in JSON."""
+    match value:
+        case str():
+            with contextlib.suppress(ValueError):
+                if isinstance(inner := json.loads(value), (list, dict)):
+                    return [value, *_strings(inner)]
+            return [value]
+        case dict():
+            return [text for each in value.items() for text in _strings(list(each))]
+        case list() | tuple():
+            return [text for each in value for text in _strings(each)]
+    return []
 
 
 # How far apart two computations of the same thing may land in each dtype, as a share of the largest number. Loose on
