@@ -81,6 +81,10 @@ class NotGradableHere(Ungraded):
     """This machine lacks what the test needs."""
 
 
+class Inconclusive(Ungraded):
+    """The machine is too noisy for a verdict on speed."""
+
+
 # --- showing calls and values -------------------------------------------------------------------------------------
 
 

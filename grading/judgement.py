@@ -127,7 +127,7 @@ class _Question:
         """Outputs and gradients by name, computed by the oracle from these leaves, in the leaves' dtype."""
         inputs, above = list(leaves[: len(self.inputs)]), leaves[len(self.inputs) :]
         if not self.wanted:
-            return _by_name(self._run(inputs))
+            return named_tensors(self._run(inputs))
         inputs = [tensor.detach().requires_grad_() for tensor in inputs]
         with torch.enable_grad():
             outputs = self._run(inputs)
@@ -135,7 +135,7 @@ class _Question:
         pairs = [(t, grad) for t, grad in zip(floating, above, strict=True) if t.requires_grad]
         where = {id(old): new for old, new in zip(self.inputs, inputs, strict=True)}
         wanted = [where[id(tensor)] for tensor in self.wanted.values()]
-        named = _by_name(plain.make_plain(outputs))
+        named = named_tensors(plain.make_plain(outputs))
         grads: Sequence[torch.Tensor | None] = [None] * len(wanted)
         if pairs:
             tensors, gradients = zip(*pairs, strict=True)
@@ -146,7 +146,7 @@ class _Question:
 
     def answers(self) -> Named:
         """What the submission gave, by the same names; Unmet where a gradient is missing or has another shape."""
-        named = _by_name(self.got.output)
+        named = named_tensors(self.got.output)
         for name, tensor in self.wanted.items():
             grad = self.got.grad(self._key(tensor))
             if grad is None:
@@ -164,7 +164,7 @@ class _Question:
         return tensor
 
 
-def _by_name(outputs: Any) -> Named:
+def named_tensors(outputs: Any) -> Named:
     """The tensors of an output: `output`, or `output[0]`, `output["name"]` where it is a container."""
     if isinstance(outputs, torch.Tensor):
         return {"output": outputs}

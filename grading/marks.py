@@ -8,11 +8,16 @@
                                                 environment variables, with no network beyond this machine
 `@pytest.mark.needs("dspy", how)`               a module that not everybody has, and the command that installs it,
                                                 pip with the extra of this name where left out
+`@pytest.mark.at_least("0.4x", "0.8x", of="solutions")`   the speed, relative to a reference in the same run: the
+                                                fixture `speed` judges it, each limit earns its share of the points
+`@pytest.mark.at_most(flops="1.2x", of="solutions")`      counts, relative to a reference or in numbers
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +31,8 @@ DESCRIPTIONS = (
     "handout(section): the section of the exercise's handout that a failure points to",
     "process(environment, loopback): a process of its own for the requests of a graded test",
     "needs(module, how): a module, without which a graded test is left out, and the command that installs it",
+    "at_least(*limits, of, tolerance, seconds): the speed that a graded test asks for, relative to a reference",
+    "at_most(of, **counts): what a graded test allows a submission to need, in numbers or relative to a reference",
 )
 DEFAULT_SECONDS = 30.0
 
@@ -36,6 +43,9 @@ def points_of(item: pytest.Item) -> tuple[float, dict[str, float]]:
     if mark is None:
         return 0.0, {}
     parts = {name: _positive(item, value) for name, value in mark.kwargs.items()}
+    if (limit := at_least_of(item)) is not None and len(limit.texts) > 1 and len(mark.args) == 1 and not parts:
+        total = _positive(item, mark.args[0])
+        return total, dict.fromkeys(limit.texts, total / len(limit.texts))
     if len(mark.args) > 1 or bool(mark.args) == bool(parts):
         raise pytest.UsageError(
             f"{item.nodeid}: points takes one number, or named parts, not {mark.args} {mark.kwargs}"
@@ -67,6 +77,76 @@ def missing_of(item: pytest.Item) -> str | None:
         if importlib.util.find_spec(module) is None:
             return f"{module} is not installed: {how}"
     return None
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The speed that a test asks for.
+
+    `of`: whose speed, "solutions", the name of a library, or "solutions.other_function"; the first that can run here.
+    `tolerance`: how much slower than in an earlier run, relative to the reference, is not a regression yet.
+    `seconds`: how long calls are compared at most.
+    """
+
+    texts: tuple[str, ...]  # "0.4x", from the lowest to the highest
+    of: tuple[str, ...]
+    tolerance: float = 0.1
+    seconds: float = 20.0
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        return tuple(float(text.removesuffix("x")) for text in self.texts)
+
+
+def at_least_of(item: pytest.Item) -> AtLeast | None:
+    """The speed that a test asks for. UsageError for a mark that makes no sense."""
+    mark = item.get_closest_marker("at_least")
+    if mark is None:
+        return None
+    options = dict(mark.kwargs)
+    of = options.pop("of", None)
+    of = (of,) if isinstance(of, str) else of
+    if not of or not isinstance(of, tuple) or set(options) - {"tolerance", "seconds"}:
+        raise pytest.UsageError(
+            f"{item.nodeid}: at_least takes limits, of=, tolerance= and seconds=, not {mark.kwargs}"
+        )
+    for text in mark.args:
+        _factor(item, text)
+    limit = AtLeast(mark.args, of, **{name: _positive(item, value) for name, value in options.items()})
+    if not limit.texts or list(limit.factors) != sorted(set(limit.factors)):
+        raise pytest.UsageError(f"{item.nodeid}: at_least takes limits in rising order, not {mark.args}")
+    return limit
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """What a test allows to be counted: a number, or "1.2x" of what the reference needs for the same requests."""
+
+    counts: dict[str, float | str]
+    of: str | None
+
+
+def at_most_of(item: pytest.Item) -> AtMost | None:
+    mark = item.get_closest_marker("at_most")
+    if mark is None:
+        return None
+    counts = dict(mark.kwargs)
+    of = counts.pop("of", None)
+    relative = [name for name, bound in counts.items() if isinstance(bound, str)]
+    for name in relative:
+        _factor(item, counts[name])
+    if mark.args or not counts or bool(relative) != bool(of):
+        raise pytest.UsageError(
+            f"{item.nodeid}: at_most takes counts by name, and of= where one is relative, not {mark.args} {mark.kwargs}"
+        )
+    return AtMost(counts, of)
+
+
+def _factor(item: pytest.Item, text: Any) -> float:
+    """2.5 for "2.5x"."""
+    if not isinstance(text, str) or re.fullmatch(r"\d+(\.\d+)?x", text) is None:
+        raise pytest.UsageError(f'{item.nodeid}: expected a factor such as "0.8x", not {text!r}')
+    return _positive(item, float(text.removesuffix("x")))
 
 
 def section_of(item: pytest.Item) -> str | None:

@@ -22,6 +22,7 @@ import torch
 
 from grading import plain
 from grading.request import Request, Result, Scenario, Trouble, cotangents
+from grading.stopwatch import NoStopwatch, Stopwatch, stopwatch
 from grading.trees import LoadError, Tree
 
 # Graded tensors are small: threads would only wait for each other, on a busy machine for ages. And a sum has one order.
@@ -68,6 +69,7 @@ class _Watcher:
         self.request, self.tree, self.exercise = request, tree, exercise
         self.seen: dict[str, Any] = {}
         self.imported = False
+        self.clock: Stopwatch = NoStopwatch()
 
     def work(self) -> None:
         request = self.request
@@ -84,15 +86,20 @@ class _Watcher:
         try:
             target, parameters = self._target(module, copy)
             args, kwargs = plain.map_tensors((request.args, request.kwargs), copy)
+            if request.timed:
+                self.clock = stopwatch(inputs)
             with self._counting([*inputs, *parameters.values()], counts):
                 output = self._call(target, args, kwargs)
+                if request.timed:  # what another thread still writes later is missing from it
+                    self.seen["output"] = _snapshot(output)
                 if request.grad is not None:
                     self.seen["grads"] = self._gradients(output, inputs, parameters)
         finally:
             self.seen["changed"] = tuple(number for number, tensor in enumerate(originals) if copy.changed(tensor))
         self.seen["counts"] = counts
+        self.seen["cost"] = self.clock.cost()
         self.seen["facts"] = tuple(_facts(tensor, inputs) for tensor in plain.tensors_in(_shallow(output)))
-        self.seen["output"] = plain.map_tensors(plain.make_plain(output), torch.clone)
+        self.seen.setdefault("output", _snapshot(output))
 
     def _target(self, module: Any, copy: plain.Copier) -> tuple[Callable[..., Any], Mapping[str, torch.Tensor]]:
         """What is to be called, and the parameters that want a gradient."""
@@ -123,7 +130,8 @@ class _Watcher:
             signed = target.forward if isinstance(target, torch.nn.Module) else target
             self.seen["parameters"] = _check_call(signed, args, kwargs, self.request.name)
         started = time.perf_counter()
-        output = target(*args, **kwargs)
+        with self.clock:
+            output = target(*args, **kwargs)
         self.seen["seconds"] = time.perf_counter() - started
         return output
 
@@ -140,7 +148,8 @@ class _Watcher:
         if not pairs or not wanted:
             return dict.fromkeys(wanted)
         tensors, gradients = zip(*pairs, strict=True)
-        found = torch.autograd.grad(tensors, list(wanted.values()), gradients, allow_unused=True)
+        with self.clock:
+            found = torch.autograd.grad(tensors, list(wanted.values()), gradients, allow_unused=True)
         return {
             key: None if grad is None else plain.make_plain(grad).clone()
             for key, grad in zip(wanted, found, strict=True)
@@ -259,6 +268,11 @@ def compile_scenario(scenario: Scenario) -> Callable[..., Any]:
     exec(scenario.imports, namespace)
     exec(compile("\n" * (scenario.line - 1) + scenario.source, scenario.filename, "exec"), namespace)
     return namespace[scenario.name]
+
+
+def _snapshot(output: Any) -> Any:
+    """The output as plain data of its own."""
+    return plain.map_tensors(plain.make_plain(output), torch.clone)
 
 
 def _shallow(output: Any) -> Any:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from grading import marks
+from grading import marks, recording
 from grading.course import Course
-from grading.explanation import Explanation, NotGradableHere, NotOffered, NotStarted, Unmet, show_value
+from grading.explanation import Explanation, Inconclusive, NotGradableHere, NotOffered, NotStarted, Unmet, show_value
 from grading.interface import SourceError, unstarted
 from grading.records import Grade, Part, Record, Verdict, show_points
 from grading.skeleton import skeleton, test_sources
@@ -171,6 +171,14 @@ class Grading:
         self.graded_files += 1
         return module
 
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        if graded_module(item) is None or not isinstance(item, pytest.Function):
+            return
+        if marks.at_most_of(item) is not None and "benchmark" not in item.fixturenames:
+            item.fixturenames.append("benchmark")
+        if "benchmark" in item.fixturenames:
+            recording.prepare(item)
+
     # --- running ---
 
     @pytest.hookimpl(tryfirst=True)
@@ -194,7 +202,18 @@ class Grading:
             parts = pyfuncitem.stash.get(PARTS, None)
             if parts is not None:
                 parts.settle()
+            if (allowed := marks.at_most_of(pyfuncitem)) is not None:
+                self.count(pyfuncitem, allowed)
         return result
+
+    def count(self, item: pytest.Function, allowed: marks.AtMost) -> None:
+        """Judge what a test counted, and record it."""
+        from grading.allowance import settle
+
+        observed, figures = item.stash[SUBMISSION].observed, item.stash.setdefault(FIGURES, {})
+        figures.update(settle(allowed, self.course, observed, figures))
+        seconds = [got.result.seconds for got in observed]
+        recording.record_counts(item.funcargs["benchmark"], item, record_id(item), allowed, figures, seconds)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -265,6 +284,8 @@ class Grading:
                 return "not started", Explanation(str(error))
             case NotOffered():
                 return "not offered", Explanation(str(error))
+            case Inconclusive():
+                return "inconclusive", Explanation(str(error))
             case NotGradableHere() | pytest.skip.Exception():
                 return "not gradable here", Explanation(str(error))
         observed = item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
@@ -372,6 +393,7 @@ class Grading:
         letter = {"not started": "-", "inconclusive": "?"}.get(data["verdict"], "s")
         return data["verdict"], letter, data["verdict"].upper()
 
+    @pytest.hookimpl(trylast=True)  # below pytest-benchmark's table
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.records:
             return
@@ -515,6 +537,36 @@ def part(request: pytest.FixtureRequest) -> Callable[[str], contextlib.AbstractC
 def figures(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What a test measured, for the records: `figures["flops"] = got.counts["flops"]`."""
     return request.node.stash.setdefault(FIGURES, {})
+
+
+@pytest.fixture
+def speed(
+    request: pytest.FixtureRequest, submission: Submission, benchmark: Any, figures: dict[str, Any]
+) -> Callable[[Callable[..., Any]], None]:
+    """Judges what `at_least` asks for: `speed(lambda submission, draw: submission.call("f", draw.normal(64, 64)))`.
+
+    The function asks a submission for one call, with inputs from `draw`; it is asked once for each call that is timed,
+    for the submission and for the reference. A call should take a few milliseconds at least.
+    """
+    from grading.speed import Contest, settle
+
+    item, grading = request.node, _grading(request.config)
+    limit = marks.at_least_of(item)
+    if limit is None:
+        raise pytest.UsageError(f"{item.nodeid}: the fixture speed needs the mark at_least")
+    parts = Parts(set(marks.points_of(item)[1]) or set(limit.texts))
+    if len(limit.texts) > 1:
+        item.stash[PARTS] = parts
+
+    def judge(ask: Callable[..., Any]) -> None:
+        parts.entered |= parts.names
+        contest = Contest.arrange(submission, grading.course, limit, request.config.getoption("--device"), ask)
+        comparison = contest.run(ask)
+        figures.update(contest.figures(comparison, ask))
+        recording.record_speed(benchmark, item, record_id(item), comparison, limit, figures)
+        settle(contest, ask, comparison, parts.earned.add)
+
+    return judge
 
 
 def _grading(config: pytest.Config) -> Grading:

@@ -33,6 +33,7 @@ class Process:
 
     environment: tuple[tuple[str, str | None], ...] = ()  # None: not set
     loopback: bool = False  # no connection and no name look-up beyond this machine
+    role: str = ""  # processes that differ in nothing else are two where they play two roles
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Request:
     grad: tuple[int, ...] | None = None  # which of the distinct tensors want a gradient; None computes no gradients
     cotangent: str = "normal"  # the gradient that arrives from above, see `cotangent`
     count: bool = False  # whether to count FLOPs, intermediates and saved bytes
+    timed: bool = False  # whether to measure what the call and its gradients cost
     seed: int = 0  # of torch's global generator, and of the cotangents
     seconds: float = 30.0  # the time limit
     process: Process | None = field(default=None, metadata=_STAYS)
@@ -105,6 +107,7 @@ class Result:
     heard: Any = field(default=None, metadata=_STAYS)  # by the request's model
     printed: str = ""
     seconds: float = 0.0
+    cost: float = 0.0  # in seconds, of a timed request: see `grading.stopwatch`
     trouble: Trouble | None = None
 
     def encode(self) -> bytes:

@@ -6,6 +6,7 @@ import ast
 import functools
 import inspect
 import textwrap
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from grading.execution import Executor, perform
 from grading.explanation import Explanation, NotGradableHere, NotOffered, NotStarted, Unmet, show_call
-from grading.request import Process, Request, Result, Scenario, Trouble
+from grading.request import Request, Result, Scenario, Trouble
 from grading.trees import Tree
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Got:
     tree: Tree
     exercise: str
     error: BaseException | None = None  # the submission's own exception, when it ran in this process
+    elapsed: float = 0.0  # seconds until the result was here, by this process's clock
 
     @property
     def output(self) -> Any:
@@ -96,11 +98,9 @@ class Got:
 class Submission:
     """One exercise of one tree, as a test sees it."""
 
-    def __init__(
-        self, tree: Tree, exercise: str, executor: Executor, *, seed: int, seconds: float, process: Process | None
-    ) -> None:
-        self.tree, self.exercise, self.executor = tree, exercise, executor
-        self.seed, self.seconds, self.process = seed, seconds, process
+    def __init__(self, tree: Tree, exercise: str, executor: Executor, **always: Any) -> None:
+        """`always`: fields that every request gets, its seed, its time limit and its process."""
+        self.tree, self.exercise, self.executor, self.always = tree, exercise, executor, always
         self.model: ScriptedModel | None = None  # that stands by, and hears what the submission asks
         self.observed: list[Got] = []  # in this test, in order
 
@@ -129,9 +129,10 @@ class Submission:
         return self.ask(Request(scenario.__name__, args, kwargs, scenario=_source_of(scenario)))
 
     def ask(self, request: Request) -> Got:
-        request = replace(request, seed=self.seed, seconds=self.seconds, process=self.process, model=self.model)
+        request = replace(request, model=self.model, **self.always)
+        begun = time.perf_counter()
         result, error = perform(self.executor, request, self.tree, self.exercise)
-        got = Got(request, result, self.tree, self.exercise, error)
+        got = Got(request, result, self.tree, self.exercise, error, time.perf_counter() - begun)
         self.observed.append(got)
         if result.trouble is not None and result.trouble.kind in ("unstarted", "no file", "load", "missing", "time"):
             got.settle()  # nothing that a test could want to look at

@@ -1,0 +1,61 @@
+"""What this machine is called, and how fast it can be: measured, since data sheets promise more."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@functools.cache
+def machine_kind() -> str:
+    """The kind of machine as a folder's name, `amd-epyc-2-cores` or `nvidia-h200`: the GPU where there is one."""
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        import cpuinfo  # pytest-benchmark brings it
+
+        name = f"{cpuinfo.get_cpu_info().get('brand_raw', 'unknown CPU')} {os.cpu_count()} cores"
+    name = re.sub(r"\((R|TM)\)|CPU @.*GHz|\d+-Core Processor", " ", name)
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What one thread of the CPU, or the whole GPU, can do."""
+
+    flops: float  # a second, of a large matrix product in this dtype
+    bandwidth: float  # bytes a second, read and written, of a copy that fits into no cache
+
+    def floor(self, flops: float, moved: float) -> float:
+        """The seconds that so many FLOPs, and moving so many bytes, take at least."""
+        return max(flops / self.flops, moved / self.bandwidth)
+
+
+@functools.cache
+def ceilings(device: str, dtype: torch.dtype) -> Ceilings:
+    size = 8192 if device == "cuda" else 512
+    numel = 1 << (29 if device == "cuda" else 25)
+    a, b = torch.randn(2, size, size).to(device, dtype).unbind()
+    source = torch.ones(numel, dtype=torch.int8, device=device)
+    target = torch.empty_like(source)
+    return Ceilings(
+        flops=2 * size**3 / _fastest(lambda: torch.mm(a, b), device),
+        bandwidth=2 * numel / _fastest(lambda: target.copy_(source), device),
+    )
+
+
+def _fastest(work: Callable[[], object], device: str, rounds: int = 7) -> float:
+    seconds = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)

@@ -1,0 +1,111 @@
+"""What a call costs: the clock of timed requests. It runs beside the submission and judges nothing.
+
+On a CPU a call costs the time that it lasts, less the time in which it was ready to run and waited for a core: what
+other programs do to a busy machine is not the submission's doing. But it never costs less than the CPU time of all
+threads of its process since the call before, so that work handed to another thread is paid for, finished or not.
+
+On a GPU it costs what device events measure from an idle device to the end of the call's own stream, and then what
+other streams still take. Nothing is queued ahead of the call, which could hide work on another stream; small calls
+therefore cost their launches too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Callable
+from time import perf_counter_ns, process_time_ns, thread_time_ns
+from typing import Any, Protocol
+
+import torch
+
+L2_FLUSH_BYTES = 256 << 20  # more than the L2 cache of any GPU there is
+IDLE_SYNC_NS = 20_000  # what waiting for an idle GPU takes by itself
+
+
+class Stopwatch(Protocol):
+    """`with stopwatch: …`, once or more; `cost()`, asked once at the end, is in seconds."""
+
+    def cost(self) -> float: ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def stopwatch(inputs: list[torch.Tensor]) -> Stopwatch:
+    """The one for the device that the inputs are on."""
+    return _GpuStopwatch() if any(tensor.is_cuda for tensor in inputs) else _CpuStopwatch()
+
+
+def _delay_reader() -> Callable[[], int]:
+    """Nanoseconds in which this thread was ready to run and did not, where the system tells (Linux); 0 elsewhere."""
+    try:
+        file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        os.pread(file, 64, 0).split()[1]
+    except (OSError, IndexError):
+        return lambda: 0
+    return lambda: int(os.pread(file, 64, 0).split()[1])
+
+
+_delay_ns = _delay_reader()  # of the thread that imports this: the one that performs requests
+
+
+def _others_ns() -> int:
+    """The CPU time of all threads but this one, since the process began."""
+    return process_time_ns() - thread_time_ns()
+
+
+class _CpuStopwatch:
+    _others_before = 0  # up to the end of the call before
+
+    def __init__(self) -> None:
+        self.active = self.own = 0
+
+    def __enter__(self) -> None:
+        self.collecting = gc.isenabled()
+        gc.disable()
+        self.begun = (perf_counter_ns() - _delay_ns(), thread_time_ns())
+
+    def __exit__(self, *_: object) -> None:
+        own, active = thread_time_ns(), perf_counter_ns() - _delay_ns()
+        self.active += active - self.begun[0]
+        self.own += own - self.begun[1]
+        if self.collecting:
+            gc.enable()
+
+    def cost(self) -> float:
+        before, now = _CpuStopwatch._others_before, _others_ns()
+        _CpuStopwatch._others_before = now
+        return max(self.active, self.own + now - before) / 1e9
+
+
+class _GpuStopwatch:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.cache = torch.empty(L2_FLUSH_BYTES, dtype=torch.int8, device="cuda")
+        self.start, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def __enter__(self) -> None:
+        self.cache.zero_()
+        torch.cuda.synchronize()
+        self.start.record()
+
+    def __exit__(self, *_: object) -> None:
+        self.end.record()
+        self.end.synchronize()
+        begun = perf_counter_ns()
+        torch.cuda.synchronize()
+        elsewhere = max(0, perf_counter_ns() - begun - IDLE_SYNC_NS)
+        self.seconds += self.start.elapsed_time(self.end) / 1e3 + elsewhere / 1e9
+
+    def cost(self) -> float:
+        return self.seconds
+
+
+class NoStopwatch(contextlib.nullcontext[None]):
+    """For a request that is not timed."""
+
+    def cost(self) -> float:
+        return 0.0
