@@ -1,4 +1,4 @@
-"""`python -m grading stubs`, `check` and `conformance`: the commands of whoever writes exercises."""
+"""`python -m grading stubs`, `check`, `conformance` and `benchmarks`: the commands of whoever keeps the course."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
         "--quick", action="store_true", help="look for the name of every fourth mistake only; all must lose points"
     )
     commands.add_parser("conformance", help="grade the libraries under tests/libraries, for the table in README.md")
+    kept = commands.add_parser("benchmarks", help="compare kept runs of the performance tests, and draw their history")
+    kept_commands = kept.add_subparsers(dest="what", required=True)
+    compare = kept_commands.add_parser("compare", help="judge a run by an earlier one; exit with 1 on a regression")
+    compare.add_argument(
+        "before", nargs="?", metavar="A", help="the earlier run: a file, or a part of a kept one's name"
+    )
+    compare.add_argument("now", nargs="?", metavar="B", help="the later run (default: the newest; A: the one before)")
+    kept_commands.add_parser("history", help="draw how each test did from run to run, and say where it stepped")
     options = parser.parse_args(arguments)
     course = Course(options.root.resolve())
     if not course.solutions_root.is_dir():
@@ -34,8 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
             return stubs(course)
         case "check":
             return check_all(course, options.exercises, options.whole, options.quick)
-        case _:
+        case "conformance":
             return conformance(course)
+    if options.what == "history":
+        return history(course)
+    return compare_runs(course, options.before, options.now)
 
 
 def stubs(course: Course) -> int:
@@ -53,6 +64,40 @@ def conformance(course: Course) -> int:
     from grading.conformance import write_table
 
     print(write_table(course, course.root / "README.md"))
+    return 0
+
+
+def compare_runs(course: Course, before: str | None, now: str | None) -> int:
+    from grading.benchmarks import RunError, find_run, kept_runs, newest
+    from grading.benchmarks.compare import REGRESSIONS, compare, show
+
+    try:
+        kept = [] if before and now else kept_runs(course)
+        if len(kept) < 2 - bool(before) - bool(now):
+            raise RunError(
+                f"benchmarks/ keeps {len(kept)} of the runs to compare: keep one with pytest exercises --impl "
+                "solutions --benchmark-only --benchmark-autosave, or name two files"
+            )
+        b = find_run(course, now) if now else kept[-1]
+        a = find_run(course, before) if before else newest(kept[:-1], b.machine)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 4
+    findings = compare(a, b)
+    print(show(a, b, findings))
+    return int(any(finding.change in REGRESSIONS for finding in findings))
+
+
+def history(course: Course) -> int:
+    from grading.benchmarks import kept_runs
+    from grading.benchmarks.history import draw
+
+    for folder in sorted((course.root / "benchmarks").iterdir()):
+        if runs := kept_runs(course, folder.name):
+            figure = folder / "history.svg"
+            words = draw(runs, figure)
+            print(f"{figure.relative_to(course.root)}: {len(runs)} runs")
+            print("".join(f"    {line}\n" for line in words), end="")
     return 0
 
 

@@ -28,6 +28,7 @@ from grading.skeleton import skeleton, test_sources
 from grading.trees import Tree, TreeError, clear_scratch, find_tree
 
 if TYPE_CHECKING:
+    from grading.benchmarks import Run
     from grading.draw import Draw
     from grading.llm import ScriptedModel
     from grading.submission import Submission
@@ -75,6 +76,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--llm-url", metavar="URL", help="ask this model, http://…/v1 of Ollama, vLLM, OpenAI, not a script"
     )
     group.addoption("--llm-model", metavar="NAME", help="its name; the key is read from OPENAI_API_KEY")
+    group.addoption(
+        "--against",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="judge the performance tests by a kept run, and fail where one got worse (default: the newest of this "
+        "kind of machine, or else of any)",
+    )
     group.addoption("--report", metavar="DIR", help="write grade.json and the reports drawn from it to this directory")
 
 
@@ -98,6 +107,10 @@ class Grading:
         self._history: dict[str, list[Any]] = {}
         self._executor: Any = None
         self.patience = PATIENCE
+        self.deselected: set[str] = set()
+        self._place_runs()
+        self.earlier = self._earlier_run()
+        self.comparison = ""  # with it
         report = config.getoption("--report")
         self.report = (config.invocation_params.dir / report).resolve() if report else None
         if self.report is not None and self.report.is_file():
@@ -115,6 +128,33 @@ class Grading:
             self.problem = str(error)
             self.write_reports()
             raise pytest.UsageError(str(error)) from None
+
+    def _place_runs(self) -> None:
+        """Keep the runs that pytest-benchmark is asked to keep by kind of machine, unless it is told where."""
+        option = self.config.option
+        used = option.benchmark_autosave or option.benchmark_save or option.benchmark_compare
+        if used and option.benchmark_storage == "file://./.benchmarks":
+            from grading.hardware import machine_kind
+
+            option.benchmark_storage = f"file://{self.course.root / 'benchmarks' / machine_kind()}"
+
+    def _earlier_run(self) -> Run | None:
+        """The run of --against; found now, before this one is kept."""
+        name = self.config.getoption("--against")
+        if name is None:
+            return None
+        from grading.benchmarks import RunError, find_run, kept_runs, newest
+        from grading.hardware import machine_kind
+
+        try:
+            kept = [find_run(self.course, name)] if name else kept_runs(self.course)
+        except RunError as error:
+            raise pytest.UsageError(f"--against {error}") from None
+        if not kept:
+            raise pytest.UsageError(
+                "--against: no run is kept below benchmarks/; name one, or keep one with --benchmark-autosave"
+            )
+        return newest(kept, machine_kind())
 
     def _tree(self, option: str) -> Tree | None:
         name = self.config.getoption(option)
@@ -178,6 +218,9 @@ class Grading:
             item.fixturenames.append("benchmark")
         if "benchmark" in item.fixturenames:
             recording.prepare(item)
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.deselected |= {record_id(item) for item in items}
 
     # --- running ---
 
@@ -354,9 +397,29 @@ class Grading:
             grade = self.grade()
             if grade.count("error"):
                 session.exitstatus = GRADER_BROKEN
-            elif not grade.complete:
+            elif not grade.complete or self.regressed():
                 session.exitstatus = POINTS_MISSING
         self.write_reports()
+
+    def regressed(self) -> bool:
+        """Whether a performance test did worse than in the run of --against."""
+        if self.earlier is None:
+            return False
+        from grading.benchmarks import Run
+        from grading.benchmarks.compare import REGRESSIONS, compare, show
+
+        made = [each.as_dict(include_data=False) for each in self.config._benchmarksession.benchmarks]  # type: ignore[attr-defined]
+        now = Run.of("this run", "", made)
+        graded = {record.exercise for record in self.records}
+        meant = {
+            test: measured
+            for test, measured in self.earlier.tests.items()
+            if test.partition("::")[0] in graded and test not in self.deselected
+        }
+        before = replace(self.earlier, tests=meant)
+        findings = compare(before, now)
+        self.comparison = show(before, now, findings)
+        return any(finding.change in REGRESSIONS for finding in findings)
 
     def pytest_unconfigure(self) -> None:
         if hasattr(self.config, "workerinput"):  # xdist ends its workers without a word, so atexit is not heard
@@ -409,6 +472,9 @@ class Grading:
         terminalreporter.section("points")
         for line in points_table(grade, width):
             write(line)
+        if self.comparison:
+            terminalreporter.section("speed, against an earlier run")
+            write(self.comparison)
         if step := next_step(grade):
             write("")
             for line in textwrap.wrap(step, width, break_long_words=False, break_on_hyphens=False):

@@ -44,7 +44,7 @@ def record_speed(
         ratios=comparison.ratios,
         reference_costs=[pair.reference for pair in comparison.pairs],
     )
-    replay(benchmark, item, name, [pair.cost for pair in comparison.pairs])
+    replay(benchmark, item, name, name.partition("::")[0], [pair.cost for pair in comparison.pairs])
 
 
 def record_counts(
@@ -52,13 +52,13 @@ def record_counts(
 ) -> None:
     """Hand over a test that counts, with its counts in `extra_info`; how long its requests took says little."""
     benchmark.extra_info.update(counts={count: figures[count] for count in allowed.counts})
-    replay(benchmark, item, name, seconds)
+    replay(benchmark, item, name, f"{name.partition('::')[0]}, counted", seconds)
 
 
-def replay(benchmark: Any, item: pytest.Item, name: str, costs: list[float]) -> None:
+def replay(benchmark: Any, item: pytest.Item, name: str, group: str, costs: list[float]) -> None:
     marker = item.get_closest_marker("benchmark")
     assert marker is not None
     clock: Replay = marker.kwargs["timer"]
     clock.costs = list(costs)
-    benchmark.fullname, benchmark.group = name, name.partition("::")[0]
+    benchmark.fullname, benchmark.group = name, group
     benchmark.pedantic(clock.play, rounds=len(costs))

@@ -21,11 +21,13 @@ import yaml
 
 from grading.reports import read_grade
 from tests.grading.conftest import ROOT, TOY, environment
+from tests.grading.test_speed import SPEED_TEST
 
 GITHUB = ROOT / "examples" / "github"
 GRADESCOPE = ROOT / "examples" / "gradescope"
 WORKFLOWS = sorted(GITHUB.glob("*.yml"))
 
+COMMIT = ["-c", "user.name=x", "-c", "user.email=x@localhost", "commit", "--message", "course"]
 SOLUTION = (TOY / "solutions/week1/mean.py").read_text("utf-8")
 ANSWERS = {
     "right": SOLUTION,
@@ -84,19 +86,25 @@ def job_of(workflow: Path) -> dict[str, Any]:
     return job
 
 
-def run_job(workflow: Path, root: Path) -> Job:
-    """Run the `run:` steps as GitHub's runner does: by `bash -e`, and after a failure only those that run always."""
+def run_job(workflow: Path, root: Path, event: str = "push", **more: str) -> Job:
+    """Run the `run:` steps as GitHub's runner does: by `bash -e`, and after a failure only those that run always.
+
+    `event`: what happened on GitHub. `more`: environment variables.
+    """
     job = Job()
     summary, output = root.parent / "summary", root.parent / "output"
     summary.touch()
     for step in job_of(workflow)["steps"]:
-        if "run" not in step or (job.failed and step.get("if") != "always()"):
+        always, _, only = step.get("if", "").partition(" && ")
+        if "run" not in step or (job.failed and always != "always()"):
+            continue
+        if only not in ("", f"github.event_name == '{event}'"):
             continue
         output.write_text("")
         ran = subprocess.run(
             ["bash", "-e", "-c", step["run"]],
             cwd=root,
-            env=shell(GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(output)),
+            env=shell(GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(output), **more),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -141,6 +149,46 @@ def test_the_workflow_says_so_when_nothing_was_graded(course: Path) -> None:
     job = run_job(GITHUB / "grade.yml", course)
     assert job.failed
     assert "Nothing was graded" in job.summary
+
+
+def test_the_benchmarks_are_kept_and_judge_a_pull_request(course: Path, tmp_path: Path) -> None:
+    tests = course / "tests/week1/test_mean.py"
+    tests.write_text(tests.read_text("utf-8") + SPEED_TEST.replace('("nobody", "solutions")', '"solutions"'), "utf-8")
+    (course / "benchmarks").mkdir()
+    write(course / "benchmarks/README.md", "Kept runs.")
+    remote, comments, gh = tmp_path / "remote.git", tmp_path / "comments", tmp_path / "bin/gh"
+    write(gh, f'#!/bin/sh\ntest "$3" = 7 && cat comparison.md >> {comments}\n')
+    gh.chmod(0o755)
+    for command in (
+        ["init", "--bare", str(remote)],
+        ["init"],
+        ["add", "."],
+        COMMIT,
+        ["remote", "add", "origin", str(remote)],
+    ):
+        subprocess.run(["git", *command], cwd=course, check=True, capture_output=True)
+
+    def happens(event: str) -> Job:
+        subprocess.run(["git", "worktree", "remove", "--force", "history"], cwd=course, capture_output=True)
+        subprocess.run(["git", "clean", "--force", "-d", "benchmarks"], cwd=course, check=True, capture_output=True)
+        path = f"{gh.parent}:{os.environ['PATH']}"
+        return run_job(GITHUB / "benchmarks.yml", course, event, PATH=path, NUMBER="7", GITHUB_SHA="abc")
+
+    def kept() -> list[str]:
+        listed = ["git", "ls-tree", "-r", "--name-only", "benchmarks"]
+        return subprocess.run(listed, cwd=remote, check=True, capture_output=True, text=True).stdout.split()
+
+    first = happens("push")
+    assert not first.failed and "keeps 1 of the runs to compare" in first.summary, first.log
+    assert sum(name.endswith(".json") for name in kept()) == 1 and any("history.svg" in name for name in kept())
+    solution = course / "solutions/week1/mean.py"
+    slow = SOLUTION.replace(
+        "    if weights is None:", "    for _ in range(9):\n        x = x + 0\n    if weights is None:", 1
+    )
+    solution.write_text(slow, "utf-8")
+    second = happens("pull_request")
+    assert second.failed and "| more |" in comments.read_text("utf-8"), second.log
+    assert sum(name.endswith(".json") for name in kept()) == 1
 
 
 def test_classrooms_reporter_recognises_the_workflow() -> None:
