@@ -20,6 +20,7 @@ def settle(allowed: AtMost, course: Course, observed: Sequence[Got], figures: di
     """
     counted = [got for got in observed if got.request.count]
     found: dict[str, float] = {}
+    why = f" ({allowed.because})" if allowed.because else ""
     for name, bound in allowed.counts.items():
         found[name] = figures[name] if name in figures else _total(name, counted)
         if isinstance(bound, str):
@@ -33,7 +34,7 @@ def settle(allowed: AtMost, course: Course, observed: Sequence[Got], figures: di
             raise Unmet(
                 observed[-1].explain(
                     f"{what}: {found[name]:,.0f}, more than {most:,.0f}",
-                    expected=f"at most {most:,.0f} {what}{words}",
+                    expected=f"at most {most:,.0f} {what}{words}{why}",
                     came=f"{found[name]:,.0f} {what}",
                 )
             )

@@ -32,7 +32,7 @@ DESCRIPTIONS = (
     "process(environment, loopback): a process of its own for the requests of a graded test",
     "needs(module, how): a module, without which a graded test is left out, and the command that installs it",
     "at_least(*limits, of, tolerance, seconds): the speed that a graded test asks for, relative to a reference",
-    "at_most(of, **counts): what a graded test allows a submission to need, in numbers or relative to a reference",
+    "at_most(of, because, **counts): what a graded test lets a submission need, in numbers or beside a reference",
 )
 DEFAULT_SECONDS = 30.0
 
@@ -124,6 +124,7 @@ class AtMost:
 
     counts: dict[str, float | str]
     of: str | None
+    because: str  # what the student reads beside the bound
 
 
 def at_most_of(item: pytest.Item) -> AtMost | None:
@@ -131,7 +132,7 @@ def at_most_of(item: pytest.Item) -> AtMost | None:
     if mark is None:
         return None
     counts = dict(mark.kwargs)
-    of = counts.pop("of", None)
+    of, because = counts.pop("of", None), counts.pop("because", "")
     relative = [name for name, bound in counts.items() if isinstance(bound, str)]
     for name in relative:
         _factor(item, counts[name])
@@ -139,7 +140,7 @@ def at_most_of(item: pytest.Item) -> AtMost | None:
         raise pytest.UsageError(
             f"{item.nodeid}: at_most takes counts by name, and of= where one is relative, not {mark.args} {mark.kwargs}"
         )
-    return AtMost(counts, of)
+    return AtMost(counts, of, because)
 
 
 def _factor(item: pytest.Item, text: Any) -> float:

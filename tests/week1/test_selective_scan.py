@@ -279,6 +279,20 @@ def test_chunks_need_few_operations(submission, draw, part):
         expect(got).counts("ops", at_most=2 * 8192 - 1)
 
 
+@pytest.mark.points(2)
+@pytest.mark.at_least("1.5x", "2.5x", of="solutions.selective_scan")
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "both"])
+@pytest.mark.handout("parallel")
+def test_chunks_are_faster_than_steps(speed, backward):
+    """The scan by chunks takes a fraction of the time that the solution's takes step by step."""
+
+    def ask(submission, draw):
+        arguments = drawn(draw, 1, 16, 2048, 8)
+        return submission.call("selective_scan_chunked", **arguments, delta_softplus=True, grad=backward)
+
+    speed(ask)
+
+
 # --- numbers of every kind ------------------------------------------------------------------------------------------
 
 
