@@ -1,0 +1,708 @@
+"""Graded tests of week2/flash_attention_triton: what the kernels compute, what they touch, and on a GPU how fast."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from grading import expect
+from tests.oracles import tiled_attention as oracle
+
+INTERPRETED = pytest.mark.process(environment={"TRITON_INTERPRET": "1"})
+COMPILED = pytest.mark.process(environment={"TRITON_INTERPRET": None, "TRITON_CACHE_DIR": "{folder}"})
+pytestmark = [
+    pytest.mark.needs("triton", "Triton runs on Linux, pip install triton"),
+    pytest.mark.limit(seconds=90),
+    INTERPRETED,
+]
+
+
+@pytest.fixture(autouse=True)
+def compiled_on_a_gpu(request, pytestconfig):
+    """With --device cuda the kernels are compiled, but for the tests that say themselves how they run."""
+    if pytestconfig.getoption("--device") != "cpu":
+        request.node.add_marker(pytest.mark.process(environment={"TRITON_INTERPRET": None}))
+
+
+@pytest.fixture
+def gpu(pytestconfig):
+    if pytestconfig.getoption("--device") == "cpu":
+        pytest.skip("needs a GPU: --device cuda")
+
+
+# --- inputs, and what is watched ------------------------------------------------------------------------------------
+
+GUARD = 8192  # numbers before and after each input that are NaN
+
+
+def guarded(x):
+    """x, contiguous, amid NaN: who reads beyond it and uses what is there gets NaN."""
+    buffer = torch.full((x.numel() + 2 * GUARD,), math.nan, dtype=x.dtype, device=x.device)
+    buffer[GUARD : GUARD + x.numel()] = x.flatten()
+    return buffer[GUARD : GUARD + x.numel()].view(x.shape)
+
+
+def normal(draw, batch=1, queries=70, keys=70, heads=2, kv_heads=None, width=16, **options):
+    """q, k and v."""
+    kv_heads = kv_heads or heads
+    shapes = (batch, queries, heads, width), (batch, keys, kv_heads, width), (batch, keys, kv_heads, width)
+    return tuple(guarded(draw.normal(*shape, **options)) for shape in shapes)
+
+
+def watch(module, q, k, v, above, causal):
+    """What Triton does for a call, or for its gradients where `above` is given; compiled, only launches are seen."""
+    from triton.runtime import interpreter
+    from triton.runtime.jit import KernelInterface
+
+    seen = {"launches": 0, "products": 0, "smallest": 10**6, "precisions": "", "strays": ""}
+    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+    originals = [
+        (owner, name, getattr(owner, name))
+        for owner, name in (
+            (KernelInterface, "__getitem__"),
+            (executor, "__call__"),
+            (builder, "create_dot"),
+            (builder, "create_masked_load"),
+            (builder, "create_masked_store"),
+            (builder, "create_atomic_rmw"),
+        )
+    ]
+    getitem, call, dot, load, store, atomic = (original for _, _, original in originals)
+    inputs = [x for x in (q, k, v, above) if x is not None]
+    memory = []  # of the launch under way: where a storage begins and ends, the size of its numbers, which may be used
+
+    def tensors(values):
+        for value in values:
+            if isinstance(value, torch.Tensor):
+                yield value
+            elif isinstance(value, tuple):
+                yield from tensors(value)
+            elif hasattr(value, "base"):  # a tensor descriptor
+                yield from tensors([value.base])
+
+    def usable(tensor):
+        storage = tensor.untyped_storage()
+        mine = [x for x in inputs if x.untyped_storage().data_ptr() == storage.data_ptr()]
+        used = torch.full((storage.nbytes() // tensor.element_size(),), not mine)
+        for x in mine:
+            used.as_strided(x.shape, x.stride(), x.storage_offset()).fill_(True)
+        return storage.data_ptr(), storage.nbytes(), tensor.element_size(), used.numpy()
+
+    def within(what, pointers, mask):
+        """The mask without what lies outside the tensors of the launch, which is noted."""
+        addresses, wanted = np.broadcast_arrays(pointers.data, np.asarray(mask.data, bool))
+        inside = np.zeros(addresses.shape, bool)
+        for start, size, item, used in memory:
+            here = (addresses >= start) & (addresses < start + size)
+            inside[here] |= used[((addresses[here] - start) // item).astype(np.int64)]
+        if not seen["strays"] and (wanted & ~inside).any():
+            seen["strays"] = (
+                f"{what} {int((wanted & ~inside).sum())} numbers outside the tensors that the kernel was given"
+            )
+        return interpreter.TensorHandle(wanted & inside, interpreter.tl.int1)
+
+    def watched_getitem(self, grid):
+        seen["launches"] += 1
+        return getitem(self, grid)
+
+    def watched_call(self, *args, **kwargs):
+        memory[:] = [usable(tensor) for tensor in tensors((*args, *kwargs.values())) if tensor.numel()]
+        return call(self, *args, **kwargs)
+
+    def watched_dot(self, a, b, d, precision, *rest):
+        *_, m, inner = a.data.shape
+        seen["products"] += 2 * a.data.size * b.data.shape[-1]
+        seen["smallest"] = min(seen["smallest"], m, inner, b.data.shape[-1])
+        if a.data.dtype == np.float32 and precision.name not in seen["precisions"].split():
+            seen["precisions"] = f"{seen['precisions']} {precision.name}".strip()
+        return dot(self, a, b, d, precision, *rest)
+
+    def watched_load(self, pointers, mask, *rest, **options):
+        return load(self, pointers, within("reads", pointers, mask), *rest, **options)
+
+    def watched_store(self, pointers, value, mask, *rest, **options):
+        return store(self, pointers, value, within("writes", pointers, mask), *rest, **options)
+
+    def watched_atomic(self, operation, pointers, value, mask, *rest, **options):
+        return atomic(self, operation, pointers, value, within("adds to", pointers, mask), *rest, **options)
+
+    watched = watched_getitem, watched_call, watched_dot, watched_load, watched_store, watched_atomic
+    for (owner, name, _), replacement in zip(originals, watched, strict=True):
+        setattr(owner, name, replacement)
+    try:
+        inputs[:3] = leaves = [x.requires_grad_() for x in (q, k, v)]
+        out = module.flash_attention(*leaves, causal=causal)
+        if above is not None:
+            seen.update(launches=0, products=0)
+            torch.autograd.grad(out, leaves, above)
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+    return seen
+
+
+def expect_no_products(got):
+    """PyTorch multiplies no matrices; rowsum(dO ∘ O) may be its, and may be an einsum."""
+    flops, rows = got.counts["flops"], 2 * got.request.args[0].numel()
+    expect.that(
+        flops <= rows, f"PyTorch multiplies matrices: {flops:,} FLOPs; the products are to be computed by your kernels"
+    )
+
+
+@pytest.fixture(scope="module")
+def proven():
+    """Which passes were seen to use a kernel, without and with gradients: one look in a run is enough."""
+    return set()
+
+
+@pytest.fixture
+def prove(submission, pytestconfig, draw, proven):
+    """Fails where no kernel computes the output, or the gradients; what is computed elsewhere earns nothing."""
+
+    def see(grad):
+        if grad not in proven:
+            ones = torch.ones(1, 16, 1, 16, device=draw.device)
+            got = submission.run(watch, ones, ones, ones, ones if grad else None, False)
+            used = got.output["products" if pytestconfig.getoption("--device") == "cpu" else "launches"]
+            where = "the gradients are" if grad else "the output is"
+            expect.that(used, f"{where} not computed by a Triton kernel: tl.dot of none was called")
+            expect_no_products(submission.call("flash_attention", ones, ones, ones, grad=grad, count=True))
+            proven.add(grad)
+
+    return see
+
+
+@pytest.fixture
+def attend(submission, prove):
+    """Calls flash_attention, whose kernels are seen to compute something."""
+
+    def call(q, k, v, grad=False, **options):
+        prove(grad)
+        return submission.call("flash_attention", q, k, v, grad=grad, **options)
+
+    return call
+
+
+def check(attend, part, q, k, v, **options):
+    """The output and then the gradients of a call."""
+    with part("output"):
+        expect(attend(q, k, v, **options)).close_to(oracle.attention)
+    with part("gradients"):
+        expect(attend(q, k, v, grad=True, **options)).close_to(oracle.attention)
+
+
+def on_memory_full_of_nan(module, q, k, v, above, causal):
+    """Output and gradients, where memory that nobody has written to reads as NaN."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # with this torch.empty fills its tensors with NaN
+    try:
+        inputs = [x.requires_grad_() for x in (q, k, v)]
+        out = module.flash_attention(*inputs, causal=causal)
+        gradients = [] if above is None else torch.autograd.grad(out, inputs, above)
+        return [x.detach().clone() for x in (out, *gradients)]
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def output_and_gradients(q, k, v, above, causal):
+    if above is None:
+        return [oracle.attention(q, k, v, causal)]
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+        out = oracle.attention(*inputs, causal)
+        return [out, *torch.autograd.grad(out, inputs, above)]
+
+
+@pytest.fixture
+def check_written(submission, prove, part):
+    """The output and then the gradients of a call, none of whose numbers may be what torch.empty found."""
+
+    def check(q, k, v, above, causal=False):
+        for name, gradient in (("output", None), ("gradients", above)):
+            with part(name):
+                prove(gradient is not None)
+                got = submission.run(on_memory_full_of_nan, q, k, v, gradient, causal)
+                expect(got).close_to(output_and_gradients, q, k, v, gradient, causal)
+
+    return check
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("program")
+def test_the_worked_example(attend, draw):
+    """The handout's query and four keys give 21."""
+    q, k, v = (torch.zeros(1, length, 1, 16, device=draw.device) for length in (1, 4, 4))
+    q[..., 0] = 1.0
+    k[0, :, 0, 0] = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()
+    v[0, :, 0, 0] = torch.tensor([8.0, 16.0, 24.0, 32.0])
+    expect(attend(q, k, v, softmax_scale=1.0)).close_to(oracle.attention)
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.handout("program")
+def test_a_single_tile(attend, draw, part):
+    """16 queries and 16 keys: softmax(Q Kᵀ / √D) V, and its gradients."""
+    check(attend, part, *normal(draw, queries=16, keys=16, heads=1))
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.handout("program")
+def test_several_heads_and_sequences(attend, draw, part):
+    """Each program finds its head and its sequence: batches of 2, with 3 heads."""
+    check(attend, part, *normal(draw, batch=2, queries=16, keys=32, heads=3))
+
+
+@pytest.mark.points(output=1, gradients=2)
+@pytest.mark.handout("forward")
+def test_several_tiles(attend, draw, part):
+    """256 queries and keys: programs side by side, and a loop inside each."""
+    check(attend, part, *normal(draw, queries=256, keys=256, heads=1, width=32, dtype="float16"))
+
+
+@pytest.mark.points(output=1, gradients=2)
+@pytest.mark.handout("memory")
+def test_every_number_of_the_result_is_written(check_written, draw):
+    """What torch.empty gives is filled with NaN: none of it is left in the output or in a gradient."""
+    q, k, v = normal(draw, queries=50, keys=70)
+    check_written(q, k, v, draw.normal(*q.shape))
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.parametrize("lengths", [[(33, 70), (130, 17)], [(1, 45), (45, 1), (1, 1)]], ids=["tails", "ones"])
+@pytest.mark.handout("tails")
+def test_lengths_that_no_tile_divides(attend, draw, part, lengths):
+    """The last tile is only partly there: what lies beyond the last key counts for nothing."""
+    for queries, keys in lengths:
+        check(attend, part, *normal(draw, queries=queries, keys=keys, heads=1))
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.handout("tails")
+def test_widths_that_are_no_power_of_two(attend, draw, part):
+    """Heads 8, 24 and 80 wide, in tiles of the next power of two."""
+    for width in (8, 24, 80):
+        check(attend, part, *normal(draw, queries=17, keys=35, width=width))
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.handout("forward")
+def test_a_scale_that_is_given_replaces_the_default(attend, draw, part):
+    """A softmax_scale that is given replaces 1/√D, also when it is 0 or negative."""
+    q, k, v = normal(draw, queries=20, keys=40, heads=1)
+    for scale in (0.7, 0.0, -0.4):
+        check(attend, part, q, k, v, softmax_scale=scale)
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.parametrize("where", ["rising", "falling", "very-low"])
+@pytest.mark.handout("forward")
+def test_scores_far_from_the_ordinary(attend, draw, part, where):
+    """The running maximum moves with every tile, or never; or all scores lie about -3000."""
+    q, k, v = normal(draw, queries=20, keys=150, heads=1)
+    q[..., 0] = q[..., 0].abs() + 4
+    steps = 0.5 * torch.arange(150.0, device=q.device)[:, None]
+    k[..., 0] = {"rising": steps, "falling": -steps, "very-low": k[..., 0] / 16 - 2000}[where]
+    check(attend, part, q, k, v)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("tails")
+def test_nothing_to_attend_with_or_to(submission, prove, draw):
+    """No sequences or no queries give an empty result; no keys give zeros."""
+    prove(True)
+    for batch, queries, keys in ((0, 5, 7), (2, 0, 7), (2, 5, 0)):
+        q, k, v, above = (draw.normal(batch, length, 2, 16) for length in (queries, keys, keys, queries))
+        got = submission.run(on_memory_full_of_nan, q, k, v, above, True)
+        expect(got).close_to(output_and_gradients, q, k, v, above, True)
+
+
+# --- masks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.points(output=1, gradients=2)
+@pytest.mark.handout("masks")
+def test_a_causal_query_sees_no_later_key(attend, draw, part):
+    """With causal a query sees the keys up to its own position, in several tiles."""
+    check(attend, part, *normal(draw, queries=160, keys=160, heads=1, dtype="float16"), causal=True)
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.parametrize("lengths", [[(20, 150), (1, 40)], [(150, 140)]], ids=["fewer-queries", "more-queries"])
+@pytest.mark.handout("masks")
+def test_the_last_query_stands_at_the_last_key(attend, draw, part, lengths):
+    """Where the lengths differ, causal is aligned bottom-right: the last query sees all keys."""
+    for queries, keys in lengths:
+        check(attend, part, *normal(draw, queries=queries, keys=keys, heads=1, dtype="float16"), causal=True)
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.parametrize("lengths", [(150, 10), (60, 50)], ids=["whole-tiles", "part-of-a-tile"])
+@pytest.mark.handout("masks")
+def test_a_query_that_sees_no_key_gets_zero(check_written, draw, lengths):
+    """A query that sees no key gets 0, and leaves no NaN in any gradient."""
+    q, k, v = normal(draw, queries=lengths[0], keys=lengths[1], heads=1)
+    check_written(q, k, v, draw.normal(*q.shape), causal=True)
+
+
+def beginning(module, q, k, v, above, length):
+    """Output and gradients of the first positions."""
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    out = module.flash_attention(*inputs, causal=True)
+    gradients = torch.autograd.grad(out, inputs, above)
+    return [x[:, :length].detach().clone() for x in (out, gradients[0])]
+
+
+def beginning_alone(q, k, v, above):
+    with torch.enable_grad():
+        q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+        out = oracle.attention(q, k, v, causal=True)
+        return [out, torch.autograd.grad(out, q, above)[0]]
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("masks")
+def test_nothing_comes_out_of_hidden_tiles(submission, prove, draw):
+    """Under causal, tiles that no query sees are not loaded: NaN in them does not show in earlier positions."""
+    prove(True)
+    q, k, v = normal(draw, queries=272, keys=272, heads=1, dtype="float16")
+    above = draw.normal(*q.shape, dtype="float16")
+    k[:, 256:] = v[:, 256:] = math.nan
+    got = submission.run(beginning, q, k, v, above, 128)
+    expect(got).close_to(beginning_alone, *(x[:, :128] for x in (q, k, v, above)))
+
+
+# --- heads, layouts, precision --------------------------------------------------------------------------------------
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.parametrize("heads", [(6, 2), (3, 1)], ids=["groups", "one-key-head"])
+@pytest.mark.handout("heads")
+def test_neighbouring_heads_share_a_key_head(attend, draw, part, heads):
+    """Head h reads key/value head h // (H / H_k), and the gradients of all that read it add up."""
+    check(attend, part, *normal(draw, batch=2, queries=20, keys=33, heads=heads[0], kv_heads=heads[1]), causal=True)
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("heads")
+def test_what_cannot_be_computed_is_refused(submission, draw):
+    """Heads that cannot be shared evenly, and widths that are no multiple of 8 or beyond 128, are a ValueError."""
+    got = submission.call("flash_attention", *normal(draw, queries=5, keys=5, heads=7, kv_heads=3))
+    expect(got).raises(ValueError, mentioning=["7", "3"])
+    for width in (20, 136):
+        got = submission.call("flash_attention", *normal(draw, queries=5, keys=5, width=width))
+        expect(got).raises(ValueError, mentioning=[str(width)])
+
+
+@pytest.mark.points(output=2, gradients=2)
+@pytest.mark.handout("memory")
+def test_inputs_need_not_be_contiguous(attend, draw, part):
+    """Inputs may lie in memory in any way, and so may the gradient that arrives."""
+    sliced = [draw.normal(1, 2, 2 * length, 48)[:, :, ::2, 5:21].transpose(1, 2) for length in (19, 29, 29)]
+    expanded = [draw.normal(1, length, 1, 16).expand(2, length, 2, 16) for length in (19, 29, 29)]
+    packed = draw.normal(1, 29, 3, 2, 16).unbind(2)
+    turned = [draw.normal(1, 16, 2, 19).permute(0, 3, 2, 1), draw.normal(1, 2, 29, 16).transpose(1, 2), sliced[2]]
+    for (q, k, v), above in zip((sliced, expanded, packed, turned), ("transposed", "expanded") * 2, strict=True):
+        with part("output"):
+            expect(attend(q, k, v, causal=True)).close_to(oracle.attention)
+        with part("gradients"):
+            expect(attend(q, k, v, grad=True, causal=True, cotangent=above)).close_to(oracle.attention)
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.parametrize("kind", ["ordinary", "large", "one-sign"])
+@pytest.mark.handout("precision")
+def test_half_precision(attend, draw, part, kind):
+    """In float16 all sums are kept in float32: ordinary scores, scores of ±100, long sums of one sign."""
+    q, k, v = normal(draw, queries=40, keys=270, heads=1, width=32, dtype="float16")
+    scale, shift = {"ordinary": (1.0, 0.0), "large": (5.0, 0.0), "one-sign": (0.02, 8.0)}[kind]
+    check(attend, part, guarded(q * scale), guarded(k * scale), guarded(v + shift))
+
+
+@st.composite
+def calls(draw):
+    """Any legal call: the shapes of q, k and v, and the options."""
+    return {
+        "shape": {
+            "batch": draw(st.integers(1, 2)),
+            "queries": draw(st.integers(1, 50)),
+            "keys": draw(st.integers(1, 50)),
+            "kv_heads": (kv_heads := draw(st.integers(1, 2))),
+            "heads": kv_heads * draw(st.integers(1, 2)),
+            "width": 8 * draw(st.integers(1, 6)),
+            "scale": draw(st.sampled_from([0.1, 1.0, 3.0])),
+        },
+        "dtype": draw(st.sampled_from(["float32", "float16"])),
+        "options": {"causal": draw(st.booleans()), "softmax_scale": draw(st.sampled_from([None, 0.3]))},
+        "seed": draw(st.integers(0, 99)),
+    }
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("masks")
+@settings(max_examples=10, phases=[Phase.generate])  # a smaller example would take longer to find than to read
+@given(call=calls())
+def test_any_legal_call_is_right(attend, draw, call):
+    """Lengths, heads, widths, dtypes and options in any combination."""
+    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example is the same when it is tried again
+    q, k, v = normal(draw, dtype=call["dtype"], **call["shape"])
+    expect(attend(q, k, v, grad=True, **call["options"])).close_to(oracle.attention)
+
+
+# --- the kernels ----------------------------------------------------------------------------------------------------
+
+
+def watched(submission, q, k, v, above=None, causal=False):
+    """What was seen in the interpreter, where anything was, and PyTorch does not compute beside it."""
+    inputs = [x if x is None else x.cpu() for x in (q, k, v, above)]
+    seen = submission.run(watch, *inputs, causal).output
+    expect.that(
+        seen["products"], f"no kernel computes {'the output' if above is None else 'the gradients'} with tl.dot"
+    )
+    beginning = (x[:, :16] for x in inputs[:3])
+    expect_no_products(submission.call("flash_attention", *beginning, grad=above is not None, count=True))
+    return seen
+
+
+@pytest.mark.points(forward=2, backward=3)
+@pytest.mark.handout("program")
+@INTERPRETED
+def test_the_products_are_computed_by_kernels(submission, draw, part):
+    """All products of the forward and of the backward pass are tl.dot's; PyTorch multiplies no matrices."""
+    q, k, v = normal(draw, queries=128, keys=128, heads=1, width=32, dtype="float16")
+    above = draw.normal(*q.shape, dtype="float16")
+    one = 2 * q.size(1) * k.size(1) * q.size(2) * q.size(3)  # FLOPs of one product: forward has two, backward five
+    for name, number, gradient in (("forward", 2, None), ("backward", 5, above)):
+        with part(name):
+            seen = watched(submission, q, k, v, gradient)
+            expect.that(
+                seen["products"] >= number * one,
+                f"tl.dot computes {seen['products']:,} FLOPs in the {name} pass, where its {number} products take "
+                f"{number * one:,}",
+            )
+            inputs = [x.cpu() for x in (q, k, v)]
+            expect_no_products(submission.call("flash_attention", *inputs, grad=name == "backward", count=True))
+
+
+@pytest.mark.points(forward=1, backward=1)
+@pytest.mark.parametrize("shape", ["lengths", "widths", "layouts"])
+@pytest.mark.handout("memory")
+@INTERPRETED
+def test_no_address_outside_the_tensors_is_touched(submission, draw, part, shape):
+    """Loads and stores are masked where a tile is only partly there: nothing beyond a tensor is read or written."""
+    if shape == "layouts":
+        q, k, v = (draw.normal(2, length + 9, 3, 32)[:, 4:-5, 1:2, 8:24] for length in (21, 35, 35))
+    else:
+        q, k, v = normal(draw, queries=37, keys=45, width=24 if shape == "widths" else 16)
+    for name, above in (("forward", None), ("backward", guarded(draw.normal(*q.shape)))):
+        for causal in (False, True):
+            with part(name):
+                strays = watched(submission, q, k, v, above, causal)["strays"]
+                expect.that(not strays, f"in the {name} pass a kernel {strays}")
+
+
+@pytest.mark.points(forward=1, backward=1)
+@pytest.mark.handout("masks")
+@INTERPRETED
+def test_hidden_tiles_cost_nothing(submission, draw, part):
+    """With causal, at a length of 512, at most 0.7 of the products are computed."""
+    q, k, v = normal(draw, queries=512, keys=512, heads=1, width=16, dtype="float16")
+    for name, above in (("forward", None), ("backward", draw.normal(*q.shape, dtype="float16"))):
+        with part(name):
+            causal = watched(submission, q, k, v, above, True)["products"]
+            corner = (x if x is None else x[:, :128] for x in (q, k, v, above))  # one of 4 × 4 that are alike
+            all_of_them = 16 * watched(submission, *corner)["products"]
+            expect.that(
+                causal <= 0.7 * all_of_them,
+                f"{causal:,} FLOPs with causal and {all_of_them:,} without, in the {name} pass: tiles that nobody sees "
+                "are to be left out",
+            )
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("hopper")
+@INTERPRETED
+def test_tiles_are_large_enough_for_tensor_cores(submission, draw):
+    """A GPU's tl.dot takes no dimension below 16; the interpreter would."""
+    for width, length, dtype in ((8, 5, "float16"), (8, 40, "float32"), (16, 5, "float32"), (32, 300, "float16")):
+        q, k, v = normal(draw, queries=length, keys=length, heads=1, width=width, dtype=dtype)
+        smallest = watched(submission, q, k, v, torch.ones_like(q), True)["smallest"]
+        expect.that(
+            smallest >= 16,
+            f"a tl.dot has a dimension of {smallest} at width {width} and length {length}: 16 is the least",
+        )
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("precision")
+@INTERPRETED
+def test_float32_is_multiplied_in_float32(submission, draw):
+    """tl.dot's input_precision is "ieee" (or "tf32x3") for float32: its default on a GPU keeps 10 bits."""
+    q, k, v = normal(draw, queries=20, keys=20, heads=1)
+    precisions = watched(submission, q, k, v, torch.ones_like(q))["precisions"]
+    expect.that(
+        set(precisions.split()) <= {"IEEE", "TF32x3", "BF16x6"},
+        f"tl.dot multiplies float32 as {precisions}: on a GPU only 3 decimals of it would be left",
+    )
+
+
+@pytest.mark.points(forward=1, backward=1)
+@pytest.mark.handout("memory")
+@INTERPRETED
+def test_no_matrix_of_scores_is_made(submission, draw, part):
+    """No tensor has more numbers than the largest argument, and few are kept for the backward pass."""
+    q, k, v = normal(draw, queries=90, keys=90, heads=1)
+    for name, grad in (("forward", False), ("backward", True)):
+        with part(name):
+            watched(submission, q, k, v, torch.ones_like(q) if grad else None)
+            got = submission.call("flash_attention", *(x.cpu() for x in (q, k, v)), grad=grad, count=True)
+            expect(got).counts("largest_intermediate_numel", at_most=q.numel())
+            if grad:
+                expect(got).counts("saved_bytes", at_most=4 * 5 * q.numel() * q.element_size())
+
+
+def compile_for_hopper(module, dtype, width, causal):
+    """Compile what a call and its gradients launch, for a GPU of compute capability 9.0 that need not be there."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    class Hopper:
+        def get_current_target(self):
+            return GPUTarget("cuda", 90, 32)
+
+        def get_current_device(self):
+            return 0
+
+        def get_current_stream(self, device=0):
+            return 0
+
+        def get_active_torch_device(self):
+            return torch.device("cpu")
+
+        def get_benchmarker(self):
+            return lambda launch, **_: (launch(), [1.0, 1.0, 1.0])[1]
+
+    def compile_only(self, *args, grid, warmup, **kwargs):
+        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+        made.append((kernel.metadata.shared, "tt.dot" in kernel.asm["ttir"], "mma" in kernel.asm["ptx"]))
+        return kernel
+
+    made, run = [], JITFunction.run
+    driver.set_active(Hopper())
+    JITFunction.run = compile_only
+    try:
+        q, k, v = (torch.ones(1, 300, heads, width, dtype=dtype, requires_grad=True) for heads in (4, 2, 2))
+        with FlopCounterMode(display=False) as elsewhere:
+            out = module.flash_attention(q, k, v, causal=causal)
+            forward = len(made)
+            torch.autograd.grad(out, (q, k, v), out)
+    finally:
+        JITFunction.run = run
+    passes = made[:forward], made[forward:]
+    return {
+        "forward": any(products for _, products, _ in passes[0]),
+        "backward": any(products for _, products, _ in passes[1]),
+        "shared": max((shared for shared, _, _ in made), default=0),
+        "tensor cores": all(any(cores for _, _, cores in each) for each in passes),
+        "elsewhere": elsewhere.get_total_flops(),
+    }
+
+
+@pytest.mark.points(2)
+@pytest.mark.parametrize(
+    ("dtype", "width", "causal"),
+    [("float16", 64, True), ("bfloat16", 128, False), ("float32", 24, True)],
+    ids=["float16-causal", "bfloat16", "float32-causal"],
+)
+@pytest.mark.handout("hopper")
+@COMPILED
+def test_the_kernels_compile_for_hopper(submission, dtype, width, causal):
+    """The kernels compile for an H100 (no GPU is needed for that), to tensor-core instructions, and fit into it."""
+    made = submission.run(compile_for_hopper, getattr(torch, dtype), width, causal).output
+    for name in ("forward", "backward"):
+        expect.that(made[name], f"no kernel of the {name} pass calls tl.dot")
+    expect.that(
+        made["elsewhere"] <= 2 * 300 * 4 * width,
+        "PyTorch multiplies matrices: your kernels are to compute the products",
+    )
+    expect.that(
+        made["shared"] <= 227 * 1024, f"a kernel wants {made['shared']:,} bytes of shared memory; an H100 has 232,448"
+    )
+    if dtype != "float32":
+        expect.that(made["tensor cores"], "no tensor-core instruction (mma) is in the compiled code")
+
+
+# --- on a GPU -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.handout("gpu")
+def test_bfloat16_on_a_gpu(gpu, attend, draw, part, causal):
+    """bfloat16, which the interpreter cannot multiply, at D = 64 and 128."""
+    for width in (64, 128):
+        check(attend, part, *normal(draw, 2, 500, 700, 4, 2, width, dtype="bfloat16"), causal=causal)
+
+
+def deviations(module, q, k, v, above, times):
+    """By how much repetitions of a call differ from the first, as a share of the largest number."""
+    inputs, first, worst = [x.requires_grad_() for x in (q, k, v)], None, 0.0
+    for _ in range(times):
+        out = module.flash_attention(*inputs, causal=True)
+        results = [out.detach(), *torch.autograd.grad(out, inputs, above)]
+        first = first or results
+        worst = max(worst, *(float((a - b).abs().max() / b.abs().max()) for a, b in zip(results, first, strict=True)))
+    return worst
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("gpu")
+def test_repetitions_agree(gpu, submission, draw):
+    """100 repetitions give the same, but for the order of atomic additions: programs do not disturb each other."""
+    q, k, v = normal(draw, 4, 1000, 1000, 8, 2, 64, dtype="bfloat16")
+    worst = submission.run(deviations, q, k, v, torch.ones_like(q), 100).output
+    expect.that(worst <= 0.02, f"a repetition differs by {worst:.2g} of the largest number")
+
+
+def last_queries(module, q, k, v):
+    """The output of the last queries and heads of a sequence as long as k, whose other queries are 0."""
+    whole = q.new_zeros(1, k.size(1), q.size(2), q.size(3))
+    whole[:, -q.size(1) :] = q
+    return module.flash_attention(whole, k, v, causal=True)[:, -q.size(1) :, -2:].clone()
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize(("length", "heads"), [(16_384, 8), (262_144, 72)], ids=["16k", "beyond-2**31-numbers"])
+@pytest.mark.handout("gpu")
+def test_long_sequences(gpu, submission, draw, length, heads):
+    """16,384 tokens; and a tensor of more numbers than 32 bits can count."""
+    q = draw.normal(1, 16, heads, 128, dtype="bfloat16")
+    k, v = (draw.normal(1, length, 1, 128, dtype="bfloat16") for _ in "kv")
+    got = submission.run(last_queries, q, k, v)
+    expect(got).close_to(oracle.attention, q[:, :, -2:], k, v, causal=True)
+
+
+@pytest.mark.points(2)
+@pytest.mark.at_least("0.5x", "0.8x", of="torch")
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "both"])
+@pytest.mark.parametrize(
+    ("width", "causal"), [(64, True), (128, False), (128, True)], ids=["64-causal", "128", "128-causal"]
+)
+@pytest.mark.handout("gpu")
+def test_speed_beside_flash_attention_2(gpu, speed, width, causal, backward):
+    """At 4096 tokens in bfloat16, half of the speed of PyTorch's FlashAttention-2, and 0.8 of it."""
+
+    def ask(submission, draw):
+        q, k, v = (draw.normal(1, 4096, 2048 // width, width, dtype="bfloat16") for _ in "qkv")
+        return submission.call("flash_attention", q, k, v, causal=causal, grad=backward)
+
+    speed(ask)
