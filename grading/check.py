@@ -139,12 +139,13 @@ def likely_first(solution: Grade, changed: str, latest: str, hurry: bool) -> lis
     """The tests, beginning with those that are likely to reject a mistake.
 
     That is `latest`, which rejected the mistake before this one, of something nearby; then those that mention the
-    `changed` definition; and in a `hurry` the quickest first. Without, in the order in which a student's answers are
-    looked up.
+    `changed` definition, in the order of their file, which is how a student's answers are looked up. In a `hurry` the
+    quickest come first, and a mention is worth as much as being ten times as quick.
     """
 
-    def rank(record: Record) -> tuple[bool, bool, float]:
-        return record.test != latest, changed not in record.test_code, record.seconds if hurry else 0.0
+    def rank(record: Record) -> tuple[bool, float]:
+        elsewhere = changed not in record.test_code
+        return record.test != latest, record.seconds * (10 if elsewhere else 1) if hurry else elsewhere
 
     return [record.test for record in sorted(solution.records, key=rank)]
 
