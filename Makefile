@@ -36,11 +36,12 @@ help:
 grade: .venv/ready
 	@$(python) -m pytest exercises --impl "$(IMPL)" $(ARGS) || test $$? -eq 1
 
+# The graded tests, tests/weekN/, are run by tests/grading: on the solutions, on mistakes, on much else.
 test: .venv/ready
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
-	$(python) -m pytest tests -n auto --dist worksteal $(ARGS)
+	$(python) -m pytest tests/grading tests/oracles -n auto --dist worksteal $(ARGS)
 
 setup: .venv/ready
 

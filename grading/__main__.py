@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--whole", action="store_true", help="run every test on every mistake, not only until it is named"
     )
     check.add_argument(
-        "--quick", action="store_true", help="look for the name of every fourth mistake only; all must lose points"
+        "--quick", action="store_true", help="look for the name of every eighth mistake only; all must lose points"
     )
     commands.add_parser("conformance", help="grade the libraries under tests/libraries, for the table in README.md")
     kept = commands.add_parser("benchmarks", help="compare kept runs of the performance tests, and draw their history")

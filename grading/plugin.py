@@ -111,6 +111,7 @@ class Grading:
         self._place_runs()
         self.earlier = self._earlier_run()
         self.comparison = ""  # with it
+        self.shrink = True  # what Hypothesis finds, before it is shown
         report = config.getoption("--report")
         self.report = (config.invocation_params.dir / report).resolve() if report else None
         if self.report is not None and self.report.is_file():
@@ -504,7 +505,7 @@ class GradedModule(pytest.Module):
         self.absent = self._absent()
         if self.absent is not None and (module := skeleton(tests)) is not None:
             return module
-        load_hypothesis_profile()
+        load_hypothesis_profile(self.grading.shrink)
         return importlib.import_module(f"tests.{self.exercise.replace('/', '.test_')}")
 
     def _absent(self) -> NotStarted | NotOffered | None:
@@ -667,7 +668,7 @@ def title(item: pytest.Item) -> str:
     return f"{words} {bracket}{parameters}".strip()
 
 
-def load_hypothesis_profile() -> None:
+def load_hypothesis_profile(shrink: bool) -> None:
     """Property tests without a clock and without a memory: the same examples for the same seed."""
     import hypothesis
 
@@ -676,6 +677,7 @@ def load_hypothesis_profile() -> None:
         deadline=None,
         database=None,
         print_blob=False,
+        phases=[phase for phase in hypothesis.Phase if shrink or phase is not hypothesis.Phase.shrink],
         report_multiple_bugs=False,
         suppress_health_check=[
             hypothesis.HealthCheck.function_scoped_fixture,

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from grading.check import grade_tree
+from grading.check import grade_tree, likely_first
 from grading.course import Course
 from grading.mistakes import MistakeError, load_bank
+from grading.records import Grade, Record
 from grading.trees import find_tree
 from tests.grading.conftest import ROOT, environment
 
@@ -39,7 +40,19 @@ def test_an_exercise_with_nothing_wrong_is_accepted(toy):
 def test_a_quick_check_looks_for_fewer_names(toy):
     status, text = check(toy, "--quick")
     assert status == 0, text
-    assert re.match(r"✓ week1/mean: all of 8 known mistakes lose points, 2 of 2 recognised by name, \d+ s", text)
+    assert re.match(r"✓ week1/mean: all of 8 known mistakes lose points, 1 of 1 recognised by name, \d+ s", text)
+
+
+def test_a_mistake_meets_first_what_is_likely_to_reject_it():
+    tests = (("slow", "mean", 2.0), ("other", "total", 0.1), ("quick", "mean", 0.1), ("nearby", "total", 3.0))
+    records = [
+        Record(f"week1/mean::{name}", "", "passed", points=1, max_points=1, seconds=seconds, test_code=code)
+        for name, code, seconds in tests
+    ]
+    solution = Grade(tuple(records), implementation="solutions")
+    assert likely_first(solution, "mean", "nearby", hurry=True) == ["nearby", "quick", "other", "slow"]
+    assert likely_first(solution, "mean", "nearby", hurry=False) == ["nearby", "slow", "quick", "other"]
+    assert likely_first(solution, "", "", hurry=False) == ["slow", "other", "quick", "nearby"]
 
 
 SOLUTION, STUB = "solutions/week1/mean.py", "exercises/week1/mean.py"
@@ -186,15 +199,17 @@ def test_every_exercise_of_the_course_passes(exercise):
     assert status == 0, text
 
 
-@pytest.mark.parametrize("exercise", Course(ROOT).exercises)
-def test_an_unstarted_exercise_has_the_tests_of_a_started_one(exercise):
+def test_unstarted_exercises_have_the_tests_of_started_ones():
     """What can be read off a test file without importing it is what pytest collects."""
     collected = []
     for impl in ("exercises", "solutions"):
-        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", f"exercises/{exercise}.py", "--impl", impl]
-        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "exercises", "--impl", impl]
+        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
         collected.append([line for line in done.stdout.splitlines() if "::" in line])
-    assert collected[0] == collected[1] != []
+    assert collected[0] == collected[1]
+    assert {line.partition("::")[0] for line in collected[0]} == {
+        f"exercises/{name}.py" for name in Course(ROOT).exercises
+    }
 
 
 @pytest.mark.parametrize("exercise", Course(ROOT).exercises)

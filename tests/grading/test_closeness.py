@@ -396,15 +396,37 @@ def test_a_factor_widens_the_bound():
     assert judge(off, same, x, factor=1000).ok
 
 
-def test_random_numbers_are_left_alone_and_verdicts_repeat():
+def test_random_numbers_are_left_alone_and_verdicts_repeat(monkeypatch):
     visible, leaves = case(7, torch.float32, scale=1.0)
     answers = {name: tensor * 1.001 for name, tensor in solve(attend, visible, leaves).items()}
     before = torch.get_rng_state()
-    first, second = (compare(answers, partial(solve, attend, visible), leaves) for _ in range(2))
+    first = compare(answers, partial(solve, attend, visible), leaves)
+    monkeypatch.setattr(closeness, "_drawn", {})
+    second = compare(answers, partial(solve, attend, visible), leaves)
     assert [x.ratio for x in first.tensors] == [x.ratio for x in second.tensors]
     assert not first.ok
     assert torch.equal(before, torch.get_rng_state())
     assert all(leaf.grad is None and not leaf.requires_grad for leaf in leaves)
+
+
+def test_rounding_is_drawn_once_for_the_same_question():
+    asked = 0
+
+    def square(leaves):
+        nonlocal asked
+        asked += 1
+        return {"output": leaves[0] * leaves[0]}
+
+    def cost(x):
+        before = asked
+        assert not compare({"output": x * x + 1}, square, [x]).ok
+        return asked - before
+
+    x = normal(3, 4)
+    assert cost(x) > 2
+    assert cost(x.clone()) == 1
+    assert cost(x + 1) > 2
+    assert cost(x.double()) > 2
 
 
 def test_what_a_student_reads():

@@ -7,34 +7,33 @@ from pathlib import Path
 import pytest
 
 from grading.course import Course
-from grading.trees import find_tree, known_trees
+from grading.trees import find_tree
 from tests.grading.conftest import ROOT, grade_trees
 
 STYLES = Path(__file__).parent / "styles"
-STYLED = sorted(str(path.relative_to(STYLES).with_suffix("")) for path in STYLES.glob("*/week*/*.py"))
-
-
-@pytest.mark.parametrize("name", STYLED)
-def test_a_right_answer_in_another_style_earns_everything(name):
-    style, _, exercise = name.partition("/")
-    (records,) = grade_trees(ROOT, exercise, str(STYLES / style))
-    lost = [record for record in records if record["verdict"] != "passed"]
-    assert not lost, "\n\n".join(f"{record['title']}\n{record['message']}" for record in lost)
+LIBRARIES = ROOT / "tests/libraries"
+NO_VERDICT = ("not gradable here", "inconclusive")  # without a GPU; about speed, on a machine that is too busy
+OFFERED = sorted(str(path.relative_to(LIBRARIES).with_suffix("")) for path in LIBRARIES.glob("*/week*/*.py"))
 
 
 @pytest.mark.parametrize("exercise", Course(ROOT).exercises)
-def test_every_exercise_has_other_right_answers(exercise):
-    fewest = 5 if exercise == "week1/self_attention" else 2
-    assert sum(name.endswith(f"/{exercise}") for name in STYLED) >= fewest
+def test_right_answers_in_other_styles_earn_everything(exercise):
+    """Graded one after the other in one process, because importing takes as long as grading."""
+    styles = sorted(style for style in STYLES.iterdir() if (style / f"{exercise}.py").is_file())
+    assert len(styles) >= (5 if exercise == "week1/self_attention" else 2)
+    for style, records in zip(styles, grade_trees(ROOT, exercise, *map(str, styles)), strict=True):
+        lost = [record for record in records if record["verdict"] not in ("passed", *NO_VERDICT)]
+        assert not lost, style.name + "\n\n".join(f"\n{record['title']}\n{record['message']}" for record in lost)
 
 
-@pytest.mark.parametrize("library", known_trees(Course(ROOT))[2:])
-def test_a_library_is_graded_like_a_submission(library):
+@pytest.mark.parametrize("name", OFFERED)
+def test_a_library_is_graded_like_a_submission(name):
     """It offers something of each exercise that it claims, and the grader does not break on it."""
+    library, _, exercise = name.partition("/")
     python = find_tree(Course(ROOT), library, ROOT).python
     if python is not None and not python.exists():
         pytest.skip(f"{library} is graded in an environment of its own: make {library}")
-    for path in sorted((ROOT / "tests/libraries" / library).glob("week*/*.py")):
-        (records,) = grade_trees(ROOT, f"{path.parent.name}/{path.stem}", library)
-        assert any(record["verdict"] == "passed" for record in records), path
-        assert not [record["message"] for record in records if record["verdict"] in ("error", "not started")]
+    (records,) = grade_trees(ROOT, exercise, library)
+    needs_a_gpu = all("GPU" in record["reason"] for record in records)
+    assert needs_a_gpu or any(record["verdict"] == "passed" for record in records)
+    assert not [record["message"] for record in records if record["verdict"] in ("error", "not started")]
