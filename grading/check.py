@@ -140,12 +140,14 @@ def likely_first(solution: Grade, changed: str, latest: str, hurry: bool) -> lis
 
     That is `latest`, which rejected the mistake before this one, of something nearby; then those that mention the
     `changed` definition, in the order of their file, which is how a student's answers are looked up. In a `hurry` the
-    quickest come first, and a mention is worth as much as being ten times as quick.
+    quickest come first, and a mention is worth as much as being ten times as quick. Tests of speed come last: they
+    take longest, and name nothing.
     """
 
-    def rank(record: Record) -> tuple[bool, float]:
-        elsewhere = changed not in record.test_code
-        return record.test != latest, record.seconds * (10 if elsewhere else 1) if hurry else elsewhere
+    def rank(record: Record) -> tuple[bool, bool, float]:
+        elsewhere, of_speed = changed not in record.test_code, "ratio" in record.figures
+        rest = record.seconds * (10 if elsewhere else 1) if hurry else elsewhere
+        return of_speed, record.test != latest, rest
 
     return [record.test for record in sorted(solution.records, key=rank)]
 
