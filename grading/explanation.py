@@ -103,7 +103,8 @@ def show_call(request: Request, result: Result | None = None) -> str:
         return _short.repr(value)
 
     if request.scenario is not None:
-        inside = [_short.repr(value) if not _is_tensor(value) else show_tensor(value) for value in request.args]
+        inside = [_short.repr(value) for value in request.args]
+        inside += [f"{name}={_short.repr(value)}" for name, value in request.kwargs.items()]
         return f"{request.name}({', '.join(['module', *inside])})"
     arguments = [argument(name, value) for name, value in zip(names, request.args, strict=True)]
     arguments += [f"{name}={argument(name, value)}" for name, value in request.kwargs.items()]
