@@ -109,15 +109,16 @@ def check_mistakes(
         tests = likely_first(solution, changed_definition(course, mistake), latest, hurry=not wanted)
         findings.tried += wanted
         stop = None if whole else _is_named if wanted else _is_lost
-        for _ in range(2 if wanted else 1):  # twice: what is measured in seconds may not come out alike
+        for _ in range(2):  # what is measured in seconds may not come out alike
             grade = grade_tree(course, exercise, tree, tests, until=stop, recognise=wanted)
             named = {record.mistake for record in grade.records} - {None}
-            if named == {mistake.name}:
+            lost = grade.points < grade.max_points
+            if named == {mistake.name} or (lost and not wanted):
                 break
         tree.unload()
         latest = next((record.test for record in grade.records if _is_lost(record)), latest)
-        findings.lost += grade.points < grade.max_points
-        if grade.points == grade.max_points:
+        findings.lost += lost
+        if not lost:
             findings.problems.append(
                 f"{exercise}: the known mistake {mistake.name!r} loses no points: the graded tests have a hole."
             )
