@@ -427,6 +427,37 @@ def test_half_precision(attend, draw, part, kind):
     check(attend, part, guarded(q * scale), guarded(k * scale), guarded(v + shift))
 
 
+def output_and_its_gradients(module, q, k, v, above):
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    out = module.flash_attention(*inputs)
+    return [out.detach(), *torch.autograd.grad(out, inputs, above)]
+
+
+@pytest.mark.points(output=1, gradients=1)
+@pytest.mark.handout("precision")
+def test_half_precision_is_rounded_once(submission, prove, draw, part):
+    """The mean error of float16 over 2048 keys is that of few roundings: of the weights, and of what is stored."""
+    q, k, v = normal(draw, queries=16, keys=2048, heads=1, dtype="float16")
+    above = draw.normal(*q.shape, dtype="float16")
+    right = output_and_gradients(*(x.double() for x in (q, k, v, above)), False)
+    prove(True)
+    came = submission.run(output_and_its_gradients, q, k, v, above).output
+
+    def check_mean(name, came, right):
+        error, once = ((x.double() - right).abs().mean().item() for x in (came, right.half()))
+        expect.that(
+            error <= 3 * once,
+            f"{name}: a number is off by {error:.2g} in the mean; rounding the exact result once gives {once:.2g}. "
+            "A sum, or what the backward pass reads, is kept in float16",
+        )
+
+    with part("output"):
+        check_mean("output", came[0], right[0])
+    with part("gradients"):
+        for name, gradient, exact in zip(("dq", "dk", "dv"), came[1:], right[1:], strict=True):
+            check_mean(name, gradient, exact)
+
+
 @st.composite
 def calls(draw):
     """Any legal call: the shapes of q, k and v, and the options."""
