@@ -226,8 +226,8 @@ class Contest:
     def _check_clock(self, comparison: Comparison) -> None:
         """The judge's own clock stands outside the submission's process: what it saw must have been paid for."""
         ours, theirs = (min(each) for each in zip(*self.overheads, strict=True))
-        unpaid = ours - 2 * theirs
-        if unpaid > 0.25 * comparison.reference_cost + 0.002:
+        unpaid = ours - 1.5 * theirs
+        if unpaid > 0.25 * comparison.reference_cost + 0.001:
             assert self.last is not None
             raise Unmet(
                 self.last[0].explain(

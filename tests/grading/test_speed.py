@@ -22,13 +22,13 @@ from tests.grading.test_students import SOLUTION, with_body
 LIMIT = AtLeast(("0.5x",), ("solutions",), seconds=10)
 SLOWLY = """
 def slowly(x, weights, dim):
-    for _ in range(60):
+    for _ in range(200):
         answer = _divide((x * weights).sum(dim), weights.expand_as(x).sum(dim))
     return answer
 """
 # Ways to look fast with a function that is not: its body, and words of the reason that it earns nothing for.
 CHEATS = {
-    "honestly slow": ("return slowly(x, weights, dim)", "too slow: .*60|too slow"),
+    "honestly slow": ("return slowly(x, weights, dim)", "too slow"),
     "cached by shape": ("return cached(x.shape, x, weights, dim)", "timed is wrong"),
     "cached by pointer": ("return cached((x.data_ptr(), x._version), x, weights, dim)", "timed is wrong|too slow"),
     "cached by content": ("return cached(float(x.sum()) + float(weights.sum()), x, weights, dim)", "too slow"),

@@ -66,7 +66,7 @@ CAUGHT = {
     "numbers are not compared": ("judgement.py", "    if comparison.ok:\n", "    if True:\n", "test_check.py::test_an_exercise_with_nothing_wrong_is_accepted"),
     "gradients are not compared": ("judgement.py", "if key is not None and key in got.result.grads:", "if False:", "test_students.py::test_partial_credit_is_earned_part_by_part"),
     "no partial credit": ("plugin.py", "else sum(part.points for part in parts.values())", "else 0.0", "test_students.py::test_partial_credit_is_earned_part_by_part"),
-    "always success": ("plugin.py", "            elif not grade.complete:\n", "            elif False:\n", "test_students.py::test_an_unstarted_exercise_says_what_there_is_to_earn"),
+    "always success": ("plugin.py", "elif not grade.complete or self.regressed():", "elif False:", "test_students.py::test_an_unstarted_exercise_says_what_there_is_to_earn"),
     "a test forgotten in the total": ("records.py", "sum(record.points for record in self.records if record.counted)", "sum(record.points for record in self.records[1:] if record.counted)", "test_students.py::test_everything_earned_is_success"),
     "points of what could not be graded": ("records.py", "return self.verdict in COUNTED", "return True", "test_students.py::test_what_a_library_lacks_is_not_offered"),
     "any mistake will do": ("mistakes.py", "if len(candidates) == 1 else None", "if candidates else None", "test_check.py::test_what_is_wrong_is_refused[two mistakes that look alike]"),
