@@ -92,7 +92,7 @@ def _check_forms(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
 # --- what is launched -----------------------------------------------------------------------------------------------
 
 _STEPS = 16
-_FORWARD_TILE = (8, 1)  # CHANNELS and warps
+_FORWARD_TILE = (8, 2)  # CHANNELS and warps
 _BACKWARD_TILE = (16, 4)
 
 
@@ -181,7 +181,11 @@ def _forward(
 
         x = _scan(tl.exp2(dt[:, None, :] * log_decay[None, :, :]), (dt * u)[:, None, :] * b, x_end)
         x_end = _pick(x, STEPS - 1)
-        tl.store(ENDS + ((batch * tl.cdiv(l, STEPS) + tile) * n + numbers[:, None]) * d + channels[None, :], x_end, mask=in_state)
+        tl.store(
+            ENDS + ((batch * tl.cdiv(l, STEPS) + tile) * n + numbers[:, None]) * d + channels[None, :],
+            x_end,
+            mask=in_state,
+        )
         y = tl.sum(x * c, 1) + skip * u
         if Z is not None:
             z = tl.load(Z + at, mask=mask, other=0.0).to(tl.float32)
