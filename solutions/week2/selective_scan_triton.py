@@ -58,7 +58,8 @@ def selective_scan(
         D: (d,), what passes u by the state; None leaves the term out.
         z: (b, d, l), the gate; None leaves the factor out.
         delta_bias: (d,), added to delta.
-        delta_softplus: Δ is log(1 + exp(delta + delta_bias)), however large that is. Without it Δ may be negative.
+        delta_softplus: Δ is log(1 + exp(delta + delta_bias)), however large or small that is. Without it Δ may be
+            negative.
         return_last_state: also return the state after the last position.
 
     Returns:
@@ -90,8 +91,20 @@ def _check_forms(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
 
 
 # --- what is launched -----------------------------------------------------------------------------------------------
+#
+# A program owns CHANNELS channels of one sequence, with all n numbers of their states, and goes through the sequence in
+# tiles of STEPS positions. Why so, on Hopper:
+# - In a tile (STEPS, n, CHANNELS), the compiler deals channels and n out to threads, and each thread has all STEPS
+#   positions of its states in registers: there a scan needs no exchange between threads and no more operations than a
+#   loop would, one fused multiply-add for each number. The n exponentials for each of u take longer.
+# - Even one sequence gives d / CHANNELS programs, of several warps; a thread for each channel would leave most of the
+#   chip idle.
+# - B and C are read once for all channels of a program. A program for each channel would read them, which are the same
+#   for all, as often as there are channels, and that is more than all else that is read.
+# - The gradients of B and C are sums over channels. Each program writes its share, n / CHANNELS numbers for each of u,
+#   and the shares are added afterwards, always in the same order: no atomic addition.
 
-_STEPS = 16
+_STEPS = 16  # of bfloat16, 32 bytes, the least that memory gives at a time
 _FORWARD_TILE = (8, 2)  # CHANNELS and warps
 _BACKWARD_TILE = (16, 4)
 
