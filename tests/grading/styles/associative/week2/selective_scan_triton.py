@@ -1,6 +1,6 @@
 """All chunks side by side: what each ends with, how they join, and each again from where it begins. Time is last.
 
-A program has one channel and one chunk, as a tile of states by positions; nothing is copied, all is addressed by strides.
+A program has one channel and one chunk, as a tile of states by positions; all is addressed by strides.
 """
 
 import torch
@@ -189,10 +189,7 @@ class Scan(torch.autograd.Function):
     def backward(ctx, above, above_last):
         u, delta, A, B, C, D, z, bias, begin = ctx.saved_tensors
         (b, chunks, d, n), l = begin.shape, u.shape[2]
-        du, ddelta = (
-            torch.empty(u.shape, dtype=u.dtype, device=u.device),
-            torch.empty(u.shape, dtype=delta.dtype, device=u.device),
-        )
+        du, ddelta = (torch.empty(u.shape, dtype=x.dtype, device=u.device) for x in (u, delta))
         dz = None if z is None else torch.empty(u.shape, dtype=z.dtype, device=u.device)
         totals = [
             None if x is None else torch.empty_strided(x.shape, x.stride(), device=u.device).zero_()

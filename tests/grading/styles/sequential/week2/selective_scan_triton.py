@@ -1,4 +1,4 @@
-"""A loop over positions, one after the other; softplus, skip and gate are PyTorch's; what is shared is added atomically."""
+"""A loop over positions, one after the other; softplus, skip and gate are PyTorch's; atomics add what is shared."""
 
 import torch
 import triton
