@@ -56,7 +56,8 @@ def selective_scan(
         D: (d,), what passes u by the state; None leaves the term out.
         z: (b, d, l), the gate; None leaves the factor out.
         delta_bias: (d,), added to delta.
-        delta_softplus: Δ is log(1 + exp(delta + delta_bias)), however large that is. Without it Δ may be negative.
+        delta_softplus: Δ is log(1 + exp(delta + delta_bias)), however large or small that is. Without it Δ may be
+            negative.
         return_last_state: also return the state after the last position.
 
     Returns:

@@ -72,9 +72,10 @@ def selective_scan(
     """
     _check_forms(u, A, B, C)
     B, C = (each.unsqueeze(1) if each.dim() == 3 else each for each in (B, C))
-    u, delta, z = (each if each is None else each.contiguous() for each in (u, delta, z))
-    A, B, C, D, delta_bias = (each if each is None else each.float().contiguous() for each in (A, B, C, D, delta_bias))
-    out, state = _SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    A, B, C = (each.float().contiguous() for each in (A, B, C))
+    D, delta_bias = (None if each is None else each.float().contiguous() for each in (D, delta_bias))
+    z = None if z is None else z.contiguous()
+    out, state = _SelectiveScan.apply(u.contiguous(), delta.contiguous(), A, B, C, D, z, delta_bias, delta_softplus)
     return (out, state) if return_last_state else out
 
 

@@ -27,8 +27,11 @@ def steps_at(DELTA, i, j, k, BIAS, b, c, t, l, SOFTPLUS: tl.constexpr):
     v = tl.load(DELTA + b * i + c * j + t * k, mask=t < l, other=0).to(tl.float32)
     if BIAS is not None:
         v += tl.load(BIAS + c).to(tl.float32)
-    v = softplus(v) if SOFTPLUS else v
-    return tl.where(t < l, v, 0.0)
+    slope = 1.0
+    if SOFTPLUS:
+        slope = 1 / (1 + tl.exp(-v))
+        v = softplus(v)
+    return tl.where(t < l, v, 0.0), slope
 
 
 @triton.jit
@@ -44,7 +47,7 @@ def ends(
 ):  # fmt: skip
     b, c, chunk = (tl.program_id(0) // d).to(tl.int64), tl.program_id(0) % d, tl.program_id(1)
     t, s = chunk * CHUNK + tl.arange(0, CHUNK), tl.arange(0, N)
-    step = steps_at(DELTA, e1, e2, e3, BIAS, b, c, t, l, SOFTPLUS)
+    step, _ = steps_at(DELTA, e1, e2, e3, BIAS, b, c, t, l, SOFTPLUS)
     u = tl.load(U + b * u1 + c * u2 + t * u3, mask=t < l, other=0).to(tl.float32)
     a = tl.load(A + c * a1 + s * a2, mask=s < n, other=0).to(tl.float32)
     at, ok = matrix(B, b1, b2, b3, b4, b5, b, c, s, t, n, l)
@@ -77,7 +80,7 @@ def outputs(
 ):  # fmt: skip
     b, c, chunk = (tl.program_id(0) // d).to(tl.int64), tl.program_id(0) % d, tl.program_id(1)
     t, s = chunk * CHUNK + tl.arange(0, CHUNK), tl.arange(0, N)
-    step = steps_at(DELTA, e1, e2, e3, BIAS, b, c, t, l, SOFTPLUS)
+    step, _ = steps_at(DELTA, e1, e2, e3, BIAS, b, c, t, l, SOFTPLUS)
     u = tl.load(U + b * u1 + c * u2 + t * u3, mask=t < l, other=0).to(tl.float32)
     a = tl.load(A + c * a1 + s * a2, mask=s < n, other=0).to(tl.float32)
     at, ok = matrix(B, b1, b2, b3, b4, b5, b, c, s, t, n, l)
@@ -103,8 +106,8 @@ def gradients(
     """In its first pass: what the scan from the end has at each chunk's beginning. In the second: all gradients."""
     b, c, chunk = (tl.program_id(0) // d).to(tl.int64), tl.program_id(0) % d, tl.program_id(1)
     t, s = chunk * CHUNK + tl.arange(0, CHUNK), tl.arange(0, N)
-    step = steps_at(DELTA, e1, e2, e3, BIAS, b, c, t, l, SOFTPLUS)
-    next_step = steps_at(DELTA, e1, e2, e3, BIAS, b, c, t + 1, l, SOFTPLUS)
+    step, slope = steps_at(DELTA, e1, e2, e3, BIAS, b, c, t, l, SOFTPLUS)
+    next_step, _ = steps_at(DELTA, e1, e2, e3, BIAS, b, c, t + 1, l, SOFTPLUS)
     u = tl.load(U + b * u1 + c * u2 + t * u3, mask=t < l, other=0).to(tl.float32)
     a = tl.load(A + c * a1 + s * a2, mask=s < n, other=0).to(tl.float32)
     above = tl.load(ABOVE + b * o1 + c * o2 + t * o3, mask=t < l, other=0).to(tl.float32)
@@ -146,8 +149,7 @@ def gradients(
         if Z is not None:
             dz = above * y * half * (1 + z - z * half)
             tl.store(dZ + here, dz.to(dZ.dtype.element_ty), mask=t < l)
-        if SOFTPLUS:
-            ds *= 1 - tl.exp(-step)  # softplus' is what remains of 1 after exp(-softplus)
+        ds *= slope
         if BIAS is not None:
             tl.atomic_add(dBIAS + c, tl.sum(tl.where(t < l, ds, 0.0)))
         tl.store(dU + here, du.to(dU.dtype.element_ty), mask=t < l)
