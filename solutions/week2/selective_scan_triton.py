@@ -195,11 +195,8 @@ def _forward(
 
         x = _scan(tl.exp2(dt[:, None, :] * log_decay[None, :, :]), (dt * u)[:, None, :] * b, x_end)
         x_end = _pick(x, STEPS - 1)
-        tl.store(
-            ENDS + ((batch * tl.cdiv(l, STEPS) + tile) * n + numbers[:, None]) * d + channels[None, :],
-            x_end,
-            mask=in_state,
-        )
+        end_at = ((batch * tl.cdiv(l, STEPS) + tile) * n + numbers[:, None]) * d + channels[None, :]
+        tl.store(ENDS + end_at, x_end, mask=in_state)
         y = tl.sum(x * c, 1) + skip * u
         if Z is not None:
             z = tl.load(Z + at, mask=mask, other=0.0).to(tl.float32)
@@ -213,9 +210,8 @@ def _backward(
     d, l, n, shared, b_shared, c_shared, SOFTPLUS: tl.constexpr,
     B_VARIES: tl.constexpr, C_VARIES: tl.constexpr, STEPS: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """From the last tile to the first: its states once more, and their gradient g, which is a scan from the end,
-
-    g_t = exp(Δ_{t+1} A) ⊙ g_{t+1} + C_t dy_t
+    """From the last tile to the first: its states once more, and their gradients, which are a scan from the end:
+    g_t = exp(Δ_{t+1} A) ⊙ g_{t+1} + C_t dy_t.
     """
     batch, channels, mine = _place(d, shared, CHANNELS)
     numbers = tl.arange(0, STATES)
