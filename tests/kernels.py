@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 INTERPRETED = pytest.mark.process(environment={"TRITON_INTERPRET": "1"})
 COMPILED = pytest.mark.process(environment={"TRITON_INTERPRET": None, "TRITON_CACHE_DIR": "{folder}"})
@@ -26,13 +27,15 @@ def guarded(x):
 def watch(module, name, arguments, options, above=None, poison=False):
     """What Triton does for a call, or for its gradients where `above` is given; compiled, only launches are seen.
 
-    With `poison` kernels store NaN instead of what they computed: `results` is how much of the result is a number
+    `products` are FLOPs of tl.dot, `smallest` the smallest of its dimensions, `precisions` what it multiplies float32
+    in. With `poison` kernels store NaN instead of what they computed: `results` is how much of the result is a number
     nevertheless, and so does not come from them.
     """
     from triton.runtime import interpreter
     from triton.runtime.jit import KernelInterface
 
-    seen = {"launches": 0, "exponentials": 0, "strays": "", "results": 0}
+    seen = {"launches": 0, "exponentials": 0, "products": 0, "smallest": 10**6, "precisions": ""}
+    seen |= {"strays": "", "results": 0}
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
     originals = [
         (owner, name, getattr(owner, name))
@@ -41,12 +44,13 @@ def watch(module, name, arguments, options, above=None, poison=False):
             (executor, "__call__"),
             (builder, "create_exp"),
             (builder, "create_exp2"),
+            (builder, "create_dot"),
             (builder, "create_masked_load"),
             (builder, "create_masked_store"),
             (builder, "create_atomic_rmw"),
         )
     ]
-    getitem, call, exp, exp2, load, store, atomic = (original for _, _, original in originals)
+    getitem, call, exp, exp2, dot, load, store, atomic = (original for _, _, original in originals)
     inputs = [x for x in (*arguments.values(), *(above or ())) if x is not None]
     memory = []  # of the launch under way: where a storage begins and ends, the size of its numbers, which may be used
 
@@ -125,6 +129,14 @@ def watch(module, name, arguments, options, above=None, poison=False):
         seen["exponentials"] += x.data.size
         return exp2(self, x)
 
+    def watched_dot(self, a, b, d, precision, *rest):
+        *_, m, inner = a.data.shape
+        seen["products"] += 2 * a.data.size * b.data.shape[-1]
+        seen["smallest"] = min(seen["smallest"], m, inner, b.data.shape[-1])
+        if a.data.dtype == np.float32 and precision.name not in seen["precisions"].split():
+            seen["precisions"] = f"{seen['precisions']} {precision.name}".strip()
+        return dot(self, a, b, d, precision, *rest)
+
     def watched_load(self, pointers, mask, *rest, **kwargs):
         return load(self, pointers, within("reads", pointers, mask), *rest, **kwargs)
 
@@ -137,7 +149,10 @@ def watch(module, name, arguments, options, above=None, poison=False):
     if not hasattr(interpreter, "quick"):  # it stays so, also for calls that are not watched
         interpreter.quick, generic_reduce = True, interpreter.ReduceOps.generic_reduce
         interpreter.ScanOps.generic_scan, interpreter.ReduceOps.generic_reduce = quick_scan, quick_reduce
-    watched = watched_getitem, watched_call, watched_exp, watched_exp2, watched_load, watched_store, watched_atomic
+    watched = (
+        watched_getitem, watched_call, watched_exp, watched_exp2, watched_dot,
+        watched_load, watched_store, watched_atomic,
+    )  # fmt: skip
     try:
         if above is None:
             for (owner, attribute, _), replacement in zip(originals, watched, strict=True):
@@ -173,7 +188,9 @@ def on_memory_full_of_nan(module, name, arguments, options, above=None):
 def compile_for_hopper(module, name, arguments, options):
     """Compile what a call and its gradients launch, for a GPU of compute capability 9.0 that need not be there.
 
-    No kernel runs: `numbers` is how many numbers other than 0 there are in the results nevertheless.
+    No kernel runs: `numbers` is how many numbers other than 0 there are in the results nevertheless. For each pass
+    there is how many kernels it launches, whether one calls tl.dot, whether with tensor-core instructions, and how many
+    FLOPs PyTorch's products of matrices take.
     """
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
@@ -197,7 +214,7 @@ def compile_for_hopper(module, name, arguments, options):
 
     def compile_only(self, *args, grid, warmup, **kwargs):
         kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-        made.append((kernel.metadata.shared, "mma" in kernel.asm["ptx"]))
+        made.append((kernel.metadata.shared, "tt.dot" in kernel.asm["ttir"], "mma" in kernel.asm["ptx"]))
         return kernel
 
     made, run = [], JITFunction.run
@@ -207,19 +224,22 @@ def compile_for_hopper(module, name, arguments, options):
     torch.use_deterministic_algorithms(True)  # with this torch.empty fills its tensors with NaN
     try:
         leaves = {key: x if x is None else x.requires_grad_() for key, x in arguments.items()}
-        results = getattr(module, name)(**leaves, **options)
-        results = results if isinstance(results, tuple) else (results,)
-        forward = len(made)
-        torch.autograd.grad(results, [x for x in leaves.values() if x is not None], results)
+        with FlopCounterMode(display=False) as elsewhere:
+            results = getattr(module, name)(**leaves, **options)
+            results = results if isinstance(results, tuple) else (results,)
+            forward = len(made)
+            torch.autograd.grad(results, [x for x in leaves.values() if x is not None], results)
     finally:
         JITFunction.run = run
         torch.use_deterministic_algorithms(before)
+    passes = {"forward": made[:forward], "backward": made[forward:]}
     return {
         "numbers": sum(int((x.isfinite() & (x != 0)).sum()) for x in results),
-        "forward": forward,
-        "backward": len(made) - forward,
-        "shared": max((shared for shared, _ in made), default=0),
-        "tensor cores": any(cores for _, cores in made[:forward]) and any(cores for _, cores in made[forward:]),
+        "launches": {each: len(kernels) for each, kernels in passes.items()},
+        "products": {each: any(products for _, products, _ in kernels) for each, kernels in passes.items()},
+        "tensor cores": {each: any(cores for _, _, cores in kernels) for each, kernels in passes.items()},
+        "shared": max((shared for shared, _, _ in made), default=0),
+        "elsewhere": elsewhere.get_total_flops(),
     }
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
 
 from grading import expect
+from tests.kernels import COMPILED, INTERPRETED, compile_for_hopper, deviations, guarded, on_memory_full_of_nan, watch
 from tests.oracles import tiled_attention as oracle
 
-INTERPRETED = pytest.mark.process(environment={"TRITON_INTERPRET": "1"})
-COMPILED = pytest.mark.process(environment={"TRITON_INTERPRET": None, "TRITON_CACHE_DIR": "{folder}"})
 pytestmark = [
     pytest.mark.needs("triton", "Triton runs on Linux, pip install triton"),
     pytest.mark.limit(seconds=90),
@@ -38,15 +35,6 @@ def gpu(pytestconfig):
 
 # --- inputs, and what is watched ------------------------------------------------------------------------------------
 
-GUARD = 8192  # numbers before and after each input that are NaN
-
-
-def guarded(x):
-    """x, contiguous, amid NaN: who reads beyond it and uses what is there gets NaN."""
-    buffer = torch.full((x.numel() + 2 * GUARD,), math.nan, dtype=x.dtype, device=x.device)
-    buffer[GUARD : GUARD + x.numel()] = x.flatten()
-    return buffer[GUARD : GUARD + x.numel()].view(x.shape)
-
 
 def normal(draw, batch=1, queries=70, keys=70, heads=2, kv_heads=None, width=16, **options):
     """q, k and v."""
@@ -55,95 +43,17 @@ def normal(draw, batch=1, queries=70, keys=70, heads=2, kv_heads=None, width=16,
     return tuple(guarded(draw.normal(*shape, **options)) for shape in shapes)
 
 
-def watch(module, q, k, v, above, causal):
-    """What Triton does for a call, or for its gradients where `above` is given; compiled, only launches are seen."""
-    from triton.runtime import interpreter
-    from triton.runtime.jit import KernelInterface
+def named(q, k, v):
+    return {"q": q, "k": k, "v": v}
 
-    seen = {"launches": 0, "products": 0, "smallest": 10**6, "precisions": "", "strays": ""}
-    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
-    originals = [
-        (owner, name, getattr(owner, name))
-        for owner, name in (
-            (KernelInterface, "__getitem__"),
-            (executor, "__call__"),
-            (builder, "create_dot"),
-            (builder, "create_masked_load"),
-            (builder, "create_masked_store"),
-            (builder, "create_atomic_rmw"),
-        )
-    ]
-    getitem, call, dot, load, store, atomic = (original for _, _, original in originals)
-    inputs = [x for x in (q, k, v, above) if x is not None]
-    memory = []  # of the launch under way: where a storage begins and ends, the size of its numbers, which may be used
 
-    def tensors(values):
-        for value in values:
-            if isinstance(value, torch.Tensor):
-                yield value
-            elif isinstance(value, tuple):
-                yield from tensors(value)
-            elif hasattr(value, "base"):  # a tensor descriptor
-                yield from tensors([value.base])
-
-    def usable(tensor):
-        storage = tensor.untyped_storage()
-        mine = [x for x in inputs if x.untyped_storage().data_ptr() == storage.data_ptr()]
-        used = torch.full((storage.nbytes() // tensor.element_size(),), not mine)
-        for x in mine:
-            used.as_strided(x.shape, x.stride(), x.storage_offset()).fill_(True)
-        return storage.data_ptr(), storage.nbytes(), tensor.element_size(), used.numpy()
-
-    def within(what, pointers, mask):
-        """The mask without what lies outside the tensors of the launch, which is noted."""
-        addresses, wanted = np.broadcast_arrays(pointers.data, np.asarray(mask.data, bool))
-        inside = np.zeros(addresses.shape, bool)
-        for start, size, item, used in memory:
-            here = (addresses >= start) & (addresses < start + size)
-            inside[here] |= used[((addresses[here] - start) // item).astype(np.int64)]
-        if not seen["strays"] and (wanted & ~inside).any():
-            seen["strays"] = (
-                f"{what} {int((wanted & ~inside).sum())} numbers outside the tensors that the kernel was given"
-            )
-        return interpreter.TensorHandle(wanted & inside, interpreter.tl.int1)
-
-    def watched_getitem(self, grid):
-        seen["launches"] += 1
-        return getitem(self, grid)
-
-    def watched_call(self, *args, **kwargs):
-        memory[:] = [usable(tensor) for tensor in tensors((*args, *kwargs.values())) if tensor.numel()]
-        return call(self, *args, **kwargs)
-
-    def watched_dot(self, a, b, d, precision, *rest):
-        *_, m, inner = a.data.shape
-        seen["products"] += 2 * a.data.size * b.data.shape[-1]
-        seen["smallest"] = min(seen["smallest"], m, inner, b.data.shape[-1])
-        if a.data.dtype == np.float32 and precision.name not in seen["precisions"].split():
-            seen["precisions"] = f"{seen['precisions']} {precision.name}".strip()
-        return dot(self, a, b, d, precision, *rest)
-
-    def watched_load(self, pointers, mask, *rest, **options):
-        return load(self, pointers, within("reads", pointers, mask), *rest, **options)
-
-    def watched_store(self, pointers, value, mask, *rest, **options):
-        return store(self, pointers, value, within("writes", pointers, mask), *rest, **options)
-
-    def watched_atomic(self, operation, pointers, value, mask, *rest, **options):
-        return atomic(self, operation, pointers, value, within("adds to", pointers, mask), *rest, **options)
-
-    watched = watched_getitem, watched_call, watched_dot, watched_load, watched_store, watched_atomic
-    for (owner, name, _), replacement in zip(originals, watched, strict=True):
-        setattr(owner, name, replacement)
-    try:
-        inputs[:3] = leaves = [x.requires_grad_() for x in (q, k, v)]
-        out = module.flash_attention(*leaves, causal=causal)
-        if above is not None:
-            seen.update(launches=0, products=0)
-            torch.autograd.grad(out, leaves, above)
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
+def watched(submission, q, k, v, above=None, causal=False, poison=False):
+    """What was seen in the interpreter, where anything was, and PyTorch does not compute beside it."""
+    inputs, above = named(*(x.cpu() for x in (q, k, v))), above if above is None else [above.cpu()]
+    seen = submission.run(watch, "flash_attention", inputs, {"causal": causal}, above, poison).output
+    expect.that(seen["products"], f"no kernel computes {'the gradients' if above else 'the output'} with tl.dot")
+    beginning = (x[:, :16] for x in inputs.values())
+    expect_no_products(submission.call("flash_attention", *beginning, grad=above is not None, count=True))
     return seen
 
 
@@ -162,18 +72,24 @@ def proven():
 
 
 @pytest.fixture
-def prove(submission, pytestconfig, draw, proven):
+def prove(submission, draw, proven):
     """Fails where no kernel computes the output, or the gradients; what is computed elsewhere earns nothing."""
 
     def see(grad):
-        if grad not in proven:
-            ones = torch.ones(1, 16, 1, 16, device=draw.device)
-            got = submission.run(watch, ones, ones, ones, ones if grad else None, False)
-            used = got.output["products" if pytestconfig.getoption("--device") == "cpu" else "launches"]
-            where = "the gradients are" if grad else "the output is"
-            expect.that(used, f"{where} not computed by a Triton kernel: tl.dot of none was called")
+        if grad in proven:
+            return
+        ones = torch.ones(1, 16, 1, 16, device=draw.device)
+        above, what = (ones, "gradients") if grad else (None, "output")
+        if draw.device == "cpu":
+            expect.that(
+                watched(submission, ones, ones, ones, above, poison=True)["results"] == 0,
+                f"the {what} would be the same whatever your kernels store: PyTorch computes it, or a part of it",
+            )
+        else:
+            seen = submission.run(watch, "flash_attention", named(ones, ones, ones), {}, [ones] if grad else None)
+            expect.that(seen.output["launches"], f"no Triton kernel is launched for the {what}")
             expect_no_products(submission.call("flash_attention", ones, ones, ones, grad=grad, count=True))
-            proven.add(grad)
+        proven.add(grad)
 
     return see
 
@@ -197,19 +113,6 @@ def check(attend, part, q, k, v, **options):
         expect(attend(q, k, v, grad=True, **options)).close_to(oracle.attention)
 
 
-def on_memory_full_of_nan(module, q, k, v, above, causal):
-    """Output and gradients, where memory that nobody has written to reads as NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)  # with this torch.empty fills its tensors with NaN
-    try:
-        inputs = [x.requires_grad_() for x in (q, k, v)]
-        out = module.flash_attention(*inputs, causal=causal)
-        gradients = [] if above is None else torch.autograd.grad(out, inputs, above)
-        return [x.detach().clone() for x in (out, *gradients)]
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
 def output_and_gradients(q, k, v, above, causal):
     if above is None:
         return [oracle.attention(q, k, v, causal)]
@@ -227,7 +130,10 @@ def check_written(submission, prove, part):
         for name, gradient in (("output", None), ("gradients", above)):
             with part(name):
                 prove(gradient is not None)
-                got = submission.run(on_memory_full_of_nan, q, k, v, gradient, causal)
+                above = None if gradient is None else [gradient]
+                got = submission.run(
+                    on_memory_full_of_nan, "flash_attention", named(q, k, v), {"causal": causal}, above
+                )
                 expect(got).close_to(output_and_gradients, q, k, v, gradient, causal)
 
     return check
@@ -321,7 +227,8 @@ def test_nothing_to_attend_with_or_to(submission, prove, draw):
     prove(True)
     for batch, queries, keys in ((0, 5, 7), (2, 0, 7), (2, 5, 0)):
         q, k, v, above = (draw.normal(batch, length, 2, 16) for length in (queries, keys, keys, queries))
-        got = submission.run(on_memory_full_of_nan, q, k, v, above, True)
+        options = {"causal": True}
+        got = submission.run(on_memory_full_of_nan, "flash_attention", named(q, k, v), options, [above])
         expect(got).close_to(output_and_gradients, q, k, v, above, True)
 
 
@@ -491,18 +398,6 @@ def test_any_legal_call_is_right(attend, draw, call):
 # --- the kernels ----------------------------------------------------------------------------------------------------
 
 
-def watched(submission, q, k, v, above=None, causal=False):
-    """What was seen in the interpreter, where anything was, and PyTorch does not compute beside it."""
-    inputs = [x if x is None else x.cpu() for x in (q, k, v, above)]
-    seen = submission.run(watch, *inputs, causal).output
-    expect.that(
-        seen["products"], f"no kernel computes {'the output' if above is None else 'the gradients'} with tl.dot"
-    )
-    beginning = (x[:, :16] for x in inputs[:3])
-    expect_no_products(submission.call("flash_attention", *beginning, grad=above is not None, count=True))
-    return seen
-
-
 @pytest.mark.points(forward=2, backward=3)
 @pytest.mark.handout("program")
 @INTERPRETED
@@ -600,54 +495,6 @@ def test_no_matrix_of_scores_is_made(submission, draw, part):
                 expect(got).counts("saved_bytes", at_most=4 * 5 * q.numel() * q.element_size())
 
 
-def compile_for_hopper(module, dtype, width, causal):
-    """Compile what a call and its gradients launch, for a GPU of compute capability 9.0 that need not be there."""
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
-
-    class Hopper:
-        def get_current_target(self):
-            return GPUTarget("cuda", 90, 32)
-
-        def get_current_device(self):
-            return 0
-
-        def get_current_stream(self, device=0):
-            return 0
-
-        def get_active_torch_device(self):
-            return torch.device("cpu")
-
-        def get_benchmarker(self):
-            return lambda launch, **_: (launch(), [1.0, 1.0, 1.0])[1]
-
-    def compile_only(self, *args, grid, warmup, **kwargs):
-        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-        made.append((kernel.metadata.shared, "tt.dot" in kernel.asm["ttir"], "mma" in kernel.asm["ptx"]))
-        return kernel
-
-    made, run = [], JITFunction.run
-    driver.set_active(Hopper())
-    JITFunction.run = compile_only
-    try:
-        q, k, v = (torch.ones(1, 300, heads, width, dtype=dtype, requires_grad=True) for heads in (4, 2, 2))
-        with FlopCounterMode(display=False) as elsewhere:
-            out = module.flash_attention(q, k, v, causal=causal)
-            forward = len(made)
-            torch.autograd.grad(out, (q, k, v), out)
-    finally:
-        JITFunction.run = run
-    passes = made[:forward], made[forward:]
-    return {
-        "forward": any(products for _, products, _ in passes[0]),
-        "backward": any(products for _, products, _ in passes[1]),
-        "shared": max((shared for shared, _, _ in made), default=0),
-        "tensor cores": all(any(cores for _, _, cores in each) for each in passes),
-        "elsewhere": elsewhere.get_total_flops(),
-    }
-
-
 @pytest.mark.points(2)
 @pytest.mark.parametrize(
     ("dtype", "width", "causal"),
@@ -658,18 +505,18 @@ def compile_for_hopper(module, dtype, width, causal):
 @COMPILED
 def test_the_kernels_compile_for_hopper(submission, dtype, width, causal):
     """The kernels compile for an H100 (no GPU is needed for that), to tensor-core instructions, and fit into it."""
-    made = submission.run(compile_for_hopper, getattr(torch, dtype), width, causal).output
-    for name in ("forward", "backward"):
-        expect.that(made[name], f"no kernel of the {name} pass calls tl.dot")
+    q, k, v = (torch.ones(1, 300, heads, width, dtype=getattr(torch, dtype)) for heads in (4, 2, 2))
+    made = submission.run(compile_for_hopper, "flash_attention", named(q, k, v), {"causal": causal}).output
+    for name, products in made["products"].items():
+        expect.that(products, f"no kernel of the {name} pass calls tl.dot")
     expect.that(
-        made["elsewhere"] <= 2 * 300 * 4 * width,
-        "PyTorch multiplies matrices: your kernels are to compute the products",
+        made["elsewhere"] <= 2 * q.numel(), "PyTorch multiplies matrices: your kernels are to compute the products"
     )
     expect.that(
         made["shared"] <= 227 * 1024, f"a kernel wants {made['shared']:,} bytes of shared memory; an H100 has 232,448"
     )
     if dtype != "float32":
-        expect.that(made["tensor cores"], "no tensor-core instruction (mma) is in the compiled code")
+        expect.that(all(made["tensor cores"].values()), "no tensor-core instruction (mma) is in the compiled code")
 
 
 # --- on a GPU -------------------------------------------------------------------------------------------------------
@@ -684,23 +531,13 @@ def test_bfloat16_on_a_gpu(gpu, attend, draw, part, causal):
         check(attend, part, *normal(draw, 2, 500, 700, 4, 2, width, dtype="bfloat16"), causal=causal)
 
 
-def deviations(module, q, k, v, above, times):
-    """By how much repetitions of a call differ from the first, as a share of the largest number."""
-    inputs, first, worst = [x.requires_grad_() for x in (q, k, v)], None, 0.0
-    for _ in range(times):
-        out = module.flash_attention(*inputs, causal=True)
-        results = [out.detach(), *torch.autograd.grad(out, inputs, above)]
-        first = first or results
-        worst = max(worst, *(float((a - b).abs().max() / b.abs().max()) for a, b in zip(results, first, strict=True)))
-    return worst
-
-
 @pytest.mark.points(2)
 @pytest.mark.handout("gpu")
 def test_repetitions_agree(gpu, submission, draw):
     """100 repetitions give the same, but for the order of atomic additions: programs do not disturb each other."""
     q, k, v = normal(draw, 4, 1000, 1000, 8, 2, 64, dtype="bfloat16")
-    worst = submission.run(deviations, q, k, v, torch.ones_like(q), 100).output
+    inputs, options = named(q, k, v), {"causal": True}
+    worst = submission.run(deviations, "flash_attention", inputs, options, torch.ones_like(q), 100).output
     expect.that(worst <= 0.02, f"a repetition differs by {worst:.2g} of the largest number")
 
 
