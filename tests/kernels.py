@@ -24,18 +24,18 @@ def guarded(x):
     return buffer[GUARD : GUARD + x.numel()].view(x.shape)
 
 
-def watch(module, name, arguments, options, above=None, poison=False):
+def watch(module, name, arguments, options, above=None, spoil=()):
     """What Triton does for a call, or for its gradients where `above` is given; compiled, only launches are seen.
 
     `products` are FLOPs of tl.dot, `smallest` the smallest of its dimensions, `precisions` what it multiplies float32
-    in. With `poison` kernels store NaN instead of what they computed: `results` is how much of the result is a number
-    nevertheless, and so does not come from them.
+    in. What `spoil` names, "stores", "exponentials" or "products", is made NaN in a call of its own: `unchanged` is how
+    many of the `numbers` of the result are then what they were, and so do not come from it.
     """
     from triton.runtime import interpreter
     from triton.runtime.jit import KernelInterface
 
     seen = {"launches": 0, "exponentials": 0, "products": 0, "smallest": 10**6, "precisions": ""}
-    seen |= {"strays": "", "results": 0}
+    seen |= {"strays": "", "unchanged": {}}
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
     originals = [
         (owner, name, getattr(owner, name))
@@ -52,6 +52,7 @@ def watch(module, name, arguments, options, above=None, poison=False):
     ]
     getitem, call, exp, exp2, dot, load, store, atomic = (original for _, _, original in originals)
     inputs = [x for x in (*arguments.values(), *(above or ())) if x is not None]
+    spoiling = set()
     memory = []  # of the launch under way: where a storage begins and ends, the size of its numbers, which may be used
 
     def tensors(values):
@@ -84,9 +85,9 @@ def watch(module, name, arguments, options, above=None, poison=False):
             )
         return interpreter.TensorHandle(wanted & inside, interpreter.tl.int1)
 
-    def stored(value):
-        """What is stored in the place of a value."""
-        if poison and value.data.dtype.kind == "f":
+    def spoilt(what, value):
+        """What there is in the place of a value."""
+        if what in spoiling and value.data.dtype.kind == "f":
             return interpreter.TensorHandle(np.full_like(value.data, math.nan), value.dtype)
         return value
 
@@ -123,11 +124,11 @@ def watch(module, name, arguments, options, above=None, poison=False):
 
     def watched_exp(self, x):
         seen["exponentials"] += x.data.size
-        return exp(self, x)
+        return spoilt("exponentials", exp(self, x))
 
     def watched_exp2(self, x):
         seen["exponentials"] += x.data.size
-        return exp2(self, x)
+        return spoilt("exponentials", exp2(self, x))
 
     def watched_dot(self, a, b, d, precision, *rest):
         *_, m, inner = a.data.shape
@@ -135,16 +136,17 @@ def watch(module, name, arguments, options, above=None, poison=False):
         seen["smallest"] = min(seen["smallest"], m, inner, b.data.shape[-1])
         if a.data.dtype == np.float32 and precision.name not in seen["precisions"].split():
             seen["precisions"] = f"{seen['precisions']} {precision.name}".strip()
-        return dot(self, a, b, d, precision, *rest)
+        return spoilt("products", dot(self, a, b, d, precision, *rest))
 
     def watched_load(self, pointers, mask, *rest, **kwargs):
         return load(self, pointers, within("reads", pointers, mask), *rest, **kwargs)
 
     def watched_store(self, pointers, value, mask, *rest, **kwargs):
-        return store(self, pointers, stored(value), within("writes", pointers, mask), *rest, **kwargs)
+        return store(self, pointers, spoilt("stores", value), within("writes", pointers, mask), *rest, **kwargs)
 
     def watched_atomic(self, operation, pointers, value, mask, *rest, **kwargs):
-        return atomic(self, operation, pointers, stored(value), within("adds to", pointers, mask), *rest, **kwargs)
+        value = spoilt("stores", value)
+        return atomic(self, operation, pointers, value, within("adds to", pointers, mask), *rest, **kwargs)
 
     if not hasattr(interpreter, "quick"):  # it stays so, also for calls that are not watched
         interpreter.quick, generic_reduce = True, interpreter.ReduceOps.generic_reduce
@@ -153,22 +155,33 @@ def watch(module, name, arguments, options, above=None, poison=False):
         watched_getitem, watched_call, watched_exp, watched_exp2, watched_dot,
         watched_load, watched_store, watched_atomic,
     )  # fmt: skip
-    try:
-        if above is None:
-            for (owner, attribute, _), replacement in zip(originals, watched, strict=True):
-                setattr(owner, attribute, replacement)
-        leaves = {key: x if x is None else x.requires_grad_() for key, x in arguments.items()}
-        results = getattr(module, name)(**leaves, **options)
-        results = results if isinstance(results, tuple) else (results,)
-        if above is not None:
-            for (owner, attribute, _), replacement in zip(originals, watched, strict=True):
-                setattr(owner, attribute, replacement)
-            results = torch.autograd.grad(results, [x for x in leaves.values() if x is not None], above)
-        seen["results"] = sum(int((~x.isnan()).sum()) for x in results)
-    finally:
-        for owner, attribute, original in originals:
-            setattr(owner, attribute, original)
-    return seen
+
+    def put(replacements):
+        for (owner, attribute, _), replacement in zip(originals, replacements, strict=True):
+            setattr(owner, attribute, replacement)
+
+    def compute():
+        """The result, or the gradients, with what computes them watched."""
+        leaves = {key: x if x is None else x.detach().requires_grad_() for key, x in arguments.items()}
+        try:
+            if above is None:
+                put(watched)
+            results = getattr(module, name)(**leaves, **options)
+            results = results if isinstance(results, tuple) else (results,)
+            if above is not None:
+                put(watched)
+                results = torch.autograd.grad(results, [x for x in leaves.values() if x is not None], above)
+        finally:
+            put(original for _, _, original in originals)
+        return [x.detach().clone() for x in results]
+
+    right = compute()
+    found = seen | {"numbers": sum(x.numel() for x in right)}
+    for what in spoil:
+        spoiling.add(what)
+        found["unchanged"][what] = sum(int((x == y).sum()) for x, y in zip(compute(), right, strict=True))
+        spoiling.remove(what)
+    return found
 
 
 def on_memory_full_of_nan(module, name, arguments, options, above=None):
