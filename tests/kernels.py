@@ -37,6 +37,69 @@ def watch(module, name, arguments, options, above=None, spoil=()):
     seen = {"launches": 0, "exponentials": 0, "products": 0, "smallest": 10**6, "precisions": ""}
     seen |= {"strays": "", "unchanged": {}}
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+
+    def tensors(values):
+        for value in values:
+            if isinstance(value, torch.Tensor):
+                yield value
+            elif isinstance(value, tuple):
+                yield from tensors(value)
+            elif hasattr(value, "base"):  # a tensor descriptor
+                yield from tensors([value.base])
+
+    def prepare():
+        """Two changes that last, for calls that are not watched too."""
+        interpreter.prepared, memory, generic_reduce = True, [], interpreter.ReduceOps.generic_reduce
+        call, store, atomic = executor.__call__, builder.create_masked_store, builder.create_atomic_rmw
+
+        # A store outside all tensors is left out: it would destroy whatever lies there, and this process with it.
+
+        def guarded_call(self, *args, **kwargs):
+            memory[:] = [x.untyped_storage() for x in tensors((*args, *kwargs.values()))]
+            return call(self, *args, **kwargs)
+
+        def guarded(pointers, mask):
+            addresses, wanted = np.broadcast_arrays(pointers.data, np.asarray(mask.data, bool))
+            inside = np.zeros(addresses.shape, bool)
+            for storage in memory:
+                inside |= (addresses >= storage.data_ptr()) & (addresses < storage.data_ptr() + storage.nbytes())
+            return interpreter.TensorHandle(wanted & inside, interpreter.tl.int1)
+
+        def guarded_store(self, pointers, value, mask, *rest, **kwargs):
+            return store(self, pointers, value, guarded(pointers, mask), *rest, **kwargs)
+
+        def guarded_atomic(self, operation, pointers, value, mask, *rest, **kwargs):
+            return atomic(self, operation, pointers, value, guarded(pointers, mask), *rest, **kwargs)
+
+        # The interpreter's own scans and sums go number by number, and take a hundred times as long.
+
+        def prefixes(self, inputs):
+            """The first slice, what the first two are combined to, the first three, and so on."""
+            slices = [np.moveaxis(x.handle.data, self.axis, 0) for x in inputs]
+            results = []
+            for numbers in zip(*slices, strict=True):
+                step = [self.to_tensor(x, like.dtype) for x, like in zip(numbers, inputs, strict=True)]
+                both = self.combine_fn.fn(*results[-1], *step) if results else tuple(step)
+                results.append(both if isinstance(both, tuple) else (both,))
+            return [[x.handle.data.reshape(slices[0][0].shape) for x in result] for result in results]
+
+        def quick_scan(self, inputs):
+            results = zip(*prefixes(self, inputs), strict=True)
+            return [self.to_tensor(np.stack(x, self.axis), y.dtype) for x, y in zip(results, inputs, strict=True)]
+
+        def quick_reduce(self, inputs):
+            if self.axis is None:
+                return generic_reduce(self, inputs)
+            results = prefixes(self, inputs)[-1]
+            results = [np.expand_dims(x, self.axis) for x in results] if self.keep_dims else results
+            return [self.to_tensor(x, y.dtype) for x, y in zip(results, inputs, strict=True)]
+
+        executor.__call__ = guarded_call
+        builder.create_masked_store, builder.create_atomic_rmw = guarded_store, guarded_atomic
+        interpreter.ScanOps.generic_scan, interpreter.ReduceOps.generic_reduce = quick_scan, quick_reduce
+
+    if not hasattr(interpreter, "prepared"):
+        prepare()
     originals = [
         (owner, name, getattr(owner, name))
         for owner, name in (
@@ -54,15 +117,6 @@ def watch(module, name, arguments, options, above=None, spoil=()):
     inputs = [x for x in (*arguments.values(), *(above or ())) if x is not None]
     spoiling = set()
     memory = []  # of the launch under way: where a storage begins and ends, the size of its numbers, which may be used
-
-    def tensors(values):
-        for value in values:
-            if isinstance(value, torch.Tensor):
-                yield value
-            elif isinstance(value, tuple):
-                yield from tensors(value)
-            elif hasattr(value, "base"):  # a tensor descriptor
-                yield from tensors([value.base])
 
     def usable(tensor):
         storage = tensor.untyped_storage()
@@ -90,29 +144,6 @@ def watch(module, name, arguments, options, above=None, spoil=()):
         if what in spoiling and value.data.dtype.kind == "f":
             return interpreter.TensorHandle(np.full_like(value.data, math.nan), value.dtype)
         return value
-
-    # The interpreter's own scans and sums go number by number, and take a hundred times as long.
-
-    def prefixes(self, inputs):
-        """The first slice, what the first two are combined to, the first three, and so on."""
-        slices = [np.moveaxis(x.handle.data, self.axis, 0) for x in inputs]
-        results = []
-        for numbers in zip(*slices, strict=True):
-            step = [self.to_tensor(x, like.dtype) for x, like in zip(numbers, inputs, strict=True)]
-            both = self.combine_fn.fn(*results[-1], *step) if results else tuple(step)
-            results.append(both if isinstance(both, tuple) else (both,))
-        return [[x.handle.data.reshape(slices[0][0].shape) for x in result] for result in results]
-
-    def quick_scan(self, inputs):
-        results = zip(*prefixes(self, inputs), strict=True)
-        return [self.to_tensor(np.stack(x, self.axis), y.dtype) for x, y in zip(results, inputs, strict=True)]
-
-    def quick_reduce(self, inputs):
-        if self.axis is None:
-            return generic_reduce(self, inputs)
-        results = prefixes(self, inputs)[-1]
-        results = [np.expand_dims(x, self.axis) for x in results] if self.keep_dims else results
-        return [self.to_tensor(x, y.dtype) for x, y in zip(results, inputs, strict=True)]
 
     def watched_getitem(self, grid):
         seen["launches"] += 1
@@ -148,9 +179,6 @@ def watch(module, name, arguments, options, above=None, spoil=()):
         value = spoilt("stores", value)
         return atomic(self, operation, pointers, value, within("adds to", pointers, mask), *rest, **kwargs)
 
-    if not hasattr(interpreter, "quick"):  # it stays so, also for calls that are not watched
-        interpreter.quick, generic_reduce = True, interpreter.ReduceOps.generic_reduce
-        interpreter.ScanOps.generic_scan, interpreter.ReduceOps.generic_reduce = quick_scan, quick_reduce
     watched = (
         watched_getitem, watched_call, watched_exp, watched_exp2, watched_dot,
         watched_load, watched_store, watched_atomic,
