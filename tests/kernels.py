@@ -48,9 +48,16 @@ def watch(module, name, arguments, options, above=None, spoil=()):
                 yield from tensors([value.base])
 
     def prepare():
-        """Two changes that last, for calls that are not watched too."""
+        """Changes that last, for calls that are not watched too."""
         interpreter.prepared, memory, generic_reduce = True, [], interpreter.ReduceOps.generic_reduce
-        call, store, atomic = executor.__call__, builder.create_masked_store, builder.create_atomic_rmw
+        call, load = executor.__call__, builder.create_masked_load
+        store, atomic = builder.create_masked_store, builder.create_atomic_rmw
+
+        # A mask is of bool on a GPU, also where `tile > 0` has a part in it, which the interpreter makes an int of.
+
+        def load_with_bool(self, pointers, mask, *rest, **kwargs):
+            mask = interpreter.TensorHandle(np.asarray(mask.data, bool), interpreter.tl.int1)
+            return load(self, pointers, mask, *rest, **kwargs)
 
         # A store outside all tensors is left out: it would destroy whatever lies there, and this process with it.
 
@@ -94,7 +101,7 @@ def watch(module, name, arguments, options, above=None, spoil=()):
             results = [np.expand_dims(x, self.axis) for x in results] if self.keep_dims else results
             return [self.to_tensor(x, y.dtype) for x, y in zip(results, inputs, strict=True)]
 
-        executor.__call__ = guarded_call
+        executor.__call__, builder.create_masked_load = guarded_call, load_with_bool
         builder.create_masked_store, builder.create_atomic_rmw = guarded_store, guarded_atomic
         interpreter.ScanOps.generic_scan, interpreter.ReduceOps.generic_reduce = quick_scan, quick_reduce
 
