@@ -30,12 +30,12 @@ from grading.request import Process
 from grading.submission import Got, Submission
 from grading.trees import Tree, find_tree
 
-CONFIDENCE = 0.99
+CONFIDENCE = 0.999  # there are several looks, and pairs that follow one another are alike
 GREY = 0.05  # an interval this close to a limit, on whichever side, is given to the submission
 LOOKS = (3, 10, 15, 20, 30, 40, 60, 80, 100)  # pairs after which a verdict is tried
 CLEAR = 3.0  # a ratio so far below every limit in each of three pairs needs no statistics
 WARM_UP = 2, 10  # pairs: the fewest, and the most while calls still get faster
-RESAMPLES = 1000
+RESAMPLES = 4000
 CLOCK_DOUBTS = 5  # how often a clock that may not tell the truth is looked at, with ten more pairs each time
 
 SpeedVerdict = Literal["fast enough", "too slow", "inconclusive"]
