@@ -202,7 +202,8 @@ class Grading:
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         exercise = self.course.exercise_at(module_path)
-        if exercise is None:
+        beside = self.course.exercises_root in module_path.parents  # what lies beside an exercise is never imported
+        if exercise is None and not beside:
             return None
         if exercise not in self.course.exercises:
             return NothingGraded.from_parent(parent, path=module_path)

@@ -205,6 +205,7 @@ def test_unstarted_exercises_have_the_tests_of_started_ones():
     for impl in ("exercises", "solutions"):
         command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "exercises", "--impl", impl]
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout
         collected.append([line for line in done.stdout.splitlines() if "::" in line])
     assert collected[0] == collected[1]
     assert {line.partition("::")[0] for line in collected[0]} == {
