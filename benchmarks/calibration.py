@@ -2,7 +2,7 @@
 
 `python -m benchmarks.calibration` has implementations at 0.7, 0.9, 1.1 and 1.4 of a limit judged as a graded test
 judges them, half of the times while another program keeps every core busy, and writes what came out to
-benchmarks/MACHINE/calibration.md. It takes about a quarter of an hour. Judged right is "too slow" below the limit and
+benchmarks/MACHINE/calibration.md. It takes about half an hour. Judged right is "too slow" below the limit and
 "fast enough" above it; 0.95 to 1.05 is the declared grey zone, in which none of them lies.
 """
 

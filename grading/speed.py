@@ -228,11 +228,11 @@ class Contest:
 
     def _check_clock(self, comparison: Comparison, pairs: Iterator[Pair]) -> None:
         """The judge's own clock stands outside the submission's process: what it saw must have been paid for."""
-        for _ in range(CLOCK_DOUBTS):
+        for doubts in range(CLOCK_DOUBTS + 1):
+            list(itertools.islice(pairs, LOOKS[1] if doubts else 0))  # on a busy machine some of these are undisturbed
             ours, theirs = (min(each) for each in zip(*self.overheads, strict=True))
             if ours - 2 * theirs <= 0.25 * comparison.reference_cost + 0.002:
                 return
-            list(itertools.islice(pairs, LOOKS[1]))  # on a busy machine some of these are undisturbed
         assert self.last is not None
         raise Unmet(
             self.last[0].explain(

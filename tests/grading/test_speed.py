@@ -149,6 +149,26 @@ def test_what_only_looks_fast_earns_nothing(contest, how):
         judged(contest(source))
 
 
+@pytest.mark.parametrize("undisturbed", [True, False])
+def test_a_clock_is_doubted_only_where_more_pairs_say_the_same(contest, undisturbed):
+    once = contest(SOLUTION)
+    comparison = once.run(ask)
+    once.overheads = [(0.1, 0.001)] * 10  # as where another program had the core beside every call
+    later = iter(range(50))
+
+    def pairs():
+        for number in later:
+            once.overheads.append((0.001, 0.001) if undisturbed and number == 49 else (0.1, 0.001))
+            yield comparison.pairs[0]
+
+    if undisturbed:
+        once._check_clock(comparison, pairs())
+    else:
+        with pytest.raises(Unmet, match="cannot be what it is said to be"):
+            once._check_clock(comparison, pairs())
+    assert not list(later)
+
+
 def test_the_solution_is_as_fast_as_itself(contest):
     assert judged(contest(SOLUTION)) == ["0.5x"]
 
