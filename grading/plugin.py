@@ -586,6 +586,13 @@ def llm(submission: Submission, pytestconfig: pytest.Config) -> ScriptedModel:
 
 
 @pytest.fixture
+def gpu(pytestconfig: pytest.Config) -> None:
+    """For a test that needs a GPU: without one its points are not in the total."""
+    if pytestconfig.getoption("--device") == "cpu":
+        pytest.skip("needs a GPU: --device cuda")
+
+
+@pytest.fixture
 def draw(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Draw:
     """Inputs from the grading seed: `draw.normal(2, 3, dtype="float16")` and the like."""
     from grading.draw import Draw

@@ -17,6 +17,13 @@ COMPILED = pytest.mark.process(environment={"TRITON_INTERPRET": None, "TRITON_CA
 GUARD = 8192  # numbers before and after each guarded input that are NaN
 
 
+@pytest.fixture(autouse=True)
+def compiled_on_a_gpu(request, pytestconfig):
+    """With --device cuda the kernels are compiled, but for the tests that say themselves how they run."""
+    if pytestconfig.getoption("--device") != "cpu":
+        request.node.add_marker(pytest.mark.process(environment={"TRITON_INTERPRET": None}))
+
+
 def guarded(x):
     """x, contiguous, amid NaN: who reads beyond it and uses what is there gets NaN."""
     buffer = torch.full((x.numel() + 2 * GUARD,), math.nan, dtype=x.dtype, device=x.device)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from grading import expect
 from tests.kernels import COMPILED, INTERPRETED, compile_for_hopper, deviations, guarded, on_memory_full_of_nan, watch
+from tests.kernels import compiled_on_a_gpu as compiled_on_a_gpu
 from tests.oracles import tiled_attention as oracle
 
 pytestmark = [
@@ -18,19 +19,6 @@ pytestmark = [
     pytest.mark.limit(seconds=90),
     INTERPRETED,
 ]
-
-
-@pytest.fixture(autouse=True)
-def compiled_on_a_gpu(request, pytestconfig):
-    """With --device cuda the kernels are compiled, but for the tests that say themselves how they run."""
-    if pytestconfig.getoption("--device") != "cpu":
-        request.node.add_marker(pytest.mark.process(environment={"TRITON_INTERPRET": None}))
-
-
-@pytest.fixture
-def gpu(pytestconfig):
-    if pytestconfig.getoption("--device") == "cpu":
-        pytest.skip("needs a GPU: --device cuda")
 
 
 # --- inputs, and what is watched ------------------------------------------------------------------------------------

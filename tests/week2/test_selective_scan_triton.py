@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from grading import expect
 from tests.kernels import COMPILED, INTERPRETED, compile_for_hopper, deviations, guarded, on_memory_full_of_nan, watch
+from tests.kernels import compiled_on_a_gpu as compiled_on_a_gpu
 from tests.oracles import selective_scan as oracle
 from tests.week1.test_selective_scan import IN_FLOAT32, drawn, sliced, transposed
 
@@ -21,19 +22,6 @@ pytestmark = [
 ]
 SOFTPLUS = {"delta_softplus": True}
 WITH_STATE = {"delta_softplus": True, "return_last_state": True}
-
-
-@pytest.fixture(autouse=True)
-def compiled_on_a_gpu(request, pytestconfig):
-    """With --device cuda the kernels are compiled, but for the tests that say themselves how they run."""
-    if pytestconfig.getoption("--device") != "cpu":
-        request.node.add_marker(pytest.mark.process(environment={"TRITON_INTERPRET": None}))
-
-
-@pytest.fixture
-def gpu(pytestconfig):
-    if pytestconfig.getoption("--device") == "cpu":
-        pytest.skip("needs a GPU: --device cuda")
 
 
 def amid_nan(draw, *sizes, **forms):
