@@ -1,0 +1,99 @@
+"""Do the limits on speed lie where they should? Those who must keep them and those who must not, on this machine.
+
+`python -m benchmarks.limits` has the graded tests of speed that can run here judge the solution, the right answers in
+other styles of tests/grading/styles, as students write them, and the known mistakes that are nothing but too slow; five
+times while the machine is idle and five times while another program keeps every core busy. What came out is written to
+benchmarks/MACHINE/limits.md, in a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.calibration import load
+from grading.check import grade_tree
+from grading.course import Course
+from grading.hardware import machine_kind
+from grading.mistakes import load_bank
+from grading.records import Record, Verdict
+from grading.trees import Tree, find_tree
+
+ROOT = Path(__file__).parents[1]
+TIMES = 5
+NAIVE = {  # known mistakes that are nothing but too slow
+    "week1/selective_scan": "one-position-after-the-other",
+    "week2/flash_attention_triton": "computed-in-pytorch",
+    "week2/selective_scan_triton": "computed-in-pytorch",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """An implementation, and what the tests of speed must say of it."""
+
+    exercise: str
+    name: str
+    tree: Tree
+    tests: tuple[str, ...]
+    expected: Verdict
+
+
+def sides(course: Course) -> Iterator[Side]:
+    for exercise, naive in NAIVE.items():
+        solution = find_tree(course, "solutions", ROOT)
+        tests = tuple(each.test for each in grade_tree(course, exercise, solution).records if "ratio" in each.figures)
+        if not tests:
+            print(f"{exercise}: its tests of speed cannot run on this machine")
+            continue
+        yield Side(exercise, "the solution", solution, tests, "passed")
+        for style in sorted((ROOT / "tests/grading/styles").glob(f"*/{exercise}.py")):
+            name = style.parents[1].name
+            yield Side(
+                exercise, f"another style, {name}", find_tree(course, str(style.parents[1]), ROOT), tests, "passed"
+            )
+        (mistake,) = [each for each in load_bank(course, exercise) if each.name == naive]
+        yield Side(exercise, f"naive, {naive}", mistake.tree(course), tests, "failed")
+
+
+def main() -> int:
+    course = Course(ROOT)
+    found = list(sides(course))
+    records: dict[tuple[str, str, bool], list[Record]] = {}
+    for busy in (False, True):
+        with load(busy):
+            for _, side in tqdm([(time, side) for time in range(TIMES) for side in found], disable=None):
+                for record in grade_tree(course, side.exercise, side.tree, side.tests).records:
+                    records.setdefault((record.id, side.name, busy), []).append(record)
+    lines = [
+        "# The limits on speed, and who keeps them",
+        "",
+        f"`python -m benchmarks.limits` on {machine_kind()}: the speed relative to the test's reference, the median of "
+        f"{TIMES} judgements and their extremes.",
+        "",
+        "| test | limits | implementation | must have | idle | had it | every core busy | had it |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for side in found:
+        for test in side.tests:
+            both = [records[f"{side.exercise}::{test}", side.name, busy] for busy in (False, True)]
+            row = [test, ", ".join(both[0][0].parts), side.name, side.expected]
+            for each in both:
+                ratios = [float(record.figures["ratio"]) for record in each]
+                row.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+                row.append(f"{sum(record.verdict == side.expected for record in each)} of {len(each)}")
+            lines.append(f"| {' | '.join(row)} |")
+    text = "\n".join(lines) + "\n"
+    (ROOT / "benchmarks" / machine_kind() / "limits.md").write_text(text, "utf-8")
+    print(text)
+    expected = {(f"{side.exercise}::{test}", side.name): side.expected for side in found for test in side.tests}
+    return int(any(record.verdict != expected[key[:2]] for key, each in records.items() for record in each))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
