@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -137,6 +138,7 @@ class Contest:
     def __init__(self, submission: Submission, reference: Submission, named: str, limit: AtLeast, device: str) -> None:
         self.submission, self.reference, self.named = submission, reference, named
         self.limit, self.device = limit, device
+        self.salt = secrets.token_hex(8)  # nobody knows beforehand what will be asked, and computes it on import
         self.overheads: list[tuple[float, float]] = []  # of each pair: what the judge's clock saw beyond the costs
         self.last: tuple[Got, Got] | None = None  # the answers of the last pair
 
@@ -196,9 +198,9 @@ class Contest:
         return Pair(got.result.cost, right.result.cost)
 
     def _ask(self, side: Submission, ask: Ask, number: int) -> Got:
-        """Ask one side for one call; the inputs come from the number alone, so that both sides get the same."""
+        """Ask one side for one call; the number decides the inputs, so that both sides get the same."""
         side.observed.clear()
-        got = ask(side, Draw(self.submission.always["seed"], str(number), self.device))
+        got = ask(side, Draw(self.submission.always["seed"], f"{self.salt} {number}", self.device))
         if side.observed != [got]:
             raise TypeError("speed takes a function that asks the submission once and returns what came back")
         if side is self.reference and got.trouble and got.trouble.kind == "raised":

@@ -2,7 +2,8 @@
 
 On a CPU a call costs the time that it lasts, less the time in which it was ready to run and waited for a core: what
 other programs do to a busy machine is not the submission's doing. But it never costs less than the CPU time of all
-threads of its process since the call before, so that work handed to another thread is paid for, finished or not.
+threads of its process since the call before, so that work handed to another thread is paid for, finished or not; and of
+the processes that it started and waited for.
 
 On a GPU it costs what device events measure from an idle device to the end of the call's own stream, and then what
 other streams still take. Nothing is queued ahead of the call, which could hide work on another stream; small calls
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 from collections.abc import Callable
 from time import perf_counter_ns, process_time_ns, thread_time_ns
 from typing import Any, Protocol
@@ -53,8 +55,17 @@ _delay_ns = _delay_reader()  # of the thread that imports this: the one that per
 
 
 def _others_ns() -> int:
-    """The CPU time of all threads but this one, since the process began."""
-    return process_time_ns() - thread_time_ns()
+    """The CPU time of all threads but this one, and of children that have ended, since the process began."""
+    return process_time_ns() - thread_time_ns() + _children_ns()
+
+
+def _children_ns() -> int:
+    if sys.platform == "win32":  # which keeps no account of them
+        return 0
+    import resource
+
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round((children.ru_utime + children.ru_stime) * 1e9)
 
 
 class _CpuStopwatch:

@@ -61,6 +61,10 @@ CHEATS = {
         "os.waitpid(child, 0)\nreturn answer.clone()",
         "too slow",
     ),
+    "computed on import": (
+        "answer = FORESEEN.get(float(x.sum()))\nreturn slowly(x, weights, dim) if answer is None else answer.clone()",
+        "too slow",
+    ),
     "lazy": ("return Lazy(lambda: slowly(x, weights, dim))", "no tensor was returned"),
     "lazy, as a tensor": ("return LazyTensor.promise(x, weights, dim)", "no plain tensor|timed is wrong"),
     "patched timers": (
@@ -88,7 +92,7 @@ CHEATS = {
     ),
 }
 HELPERS = """
-import os, sys, threading, time
+import hashlib, os, sys, threading, time
 
 class Lazy:
     def __init__(self, make): self.make = make
@@ -104,6 +108,14 @@ class LazyTensor(torch.Tensor):
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         args = [each.promised() if hasattr(each, "promised") else each for each in args]
         return super().__torch_function__(function, types, args, kwargs or {})
+
+FORESEEN = {}
+for number in range(60):  # as grading.draw.Draw draws, with the seed of these tests
+    seed = int.from_bytes(hashlib.sha256(f"1/{number}".encode()).digest()[:7], "little")
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn((200, 1000), generator=generator, dtype=torch.float64).float()
+    weights = torch.rand((1000,), generator=generator, dtype=torch.float64).float()
+    FORESEEN[float(x.sum())] = (x * weights).sum(-1) / weights.sum()
 
 CACHE = {}
 def cached(key, x, weights, dim):
@@ -147,6 +159,21 @@ def test_what_only_looks_fast_earns_nothing(contest, how):
     source = with_body(f"weights = torch.ones(x.shape[-1]) if weights is None else weights\n{body}") + SLOWLY + HELPERS
     with pytest.raises(Unmet, match=reason):
         judged(contest(source))
+
+
+def test_the_work_of_other_processes_is_paid_for(contest):
+    body = """
+import os, time
+for _ in range(2):
+    if os.fork() == 0:
+        os.sched_setaffinity(0, range(os.cpu_count()))
+        while time.process_time() < 0.1:
+            pass
+        os._exit(0)
+os.wait(), os.wait()
+return _divide((x * weights).sum(dim), weights.expand_as(x).sum(dim))"""
+    once = contest(with_body(body))
+    assert once._ask(once.submission, ask, 1).result.cost > 0.18
 
 
 @pytest.mark.parametrize("undisturbed", [True, False])
