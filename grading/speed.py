@@ -37,6 +37,7 @@ LOOKS = (3, 10, 15, 20, 30, 40, 60, 80, 100)  # pairs after which a verdict is t
 CLEAR = 3.0  # a ratio so far below every limit in each of three pairs needs no statistics
 WARM_UP = 2, 10  # pairs: the fewest, and the most while calls still get faster
 RESAMPLES = 4000
+IMPOSSIBLE = 3  # times what the hardware can do; twice looks like it where half of the FLOPs counted are masked out
 CLOCK_DOUBTS = 5  # how often a clock that may not tell the truth is looked at, with ten more pairs each time
 
 SpeedVerdict = Literal["fast enough", "too slow", "inconclusive"]
@@ -141,6 +142,7 @@ class Contest:
         self.salt = secrets.token_hex(8)  # nobody knows beforehand what will be asked, and computes it on import
         self.overheads: list[tuple[float, float]] = []  # of each pair: what the judge's clock saw beyond the costs
         self.last: tuple[Got, Got] | None = None  # the answers of the last pair
+        self.floor = 0.0  # seconds that the hardware needs for a call at least, once its figures are known
 
     @classmethod
     def arrange(cls, submission: Submission, course: Course, limit: AtLeast, device: str, ask: Ask) -> Contest:
@@ -279,6 +281,7 @@ class Contest:
         if dtype is not None:
             limits = ceilings(self.device, dtype)
             found["share_of_hardware"] = limits.floor(flops, moved) / comparison.cost
+            self.floor = limits.floor(flops, moved if self.device == "cuda" else 0)  # a CPU's inputs are in its caches
         if flops:
             found["teraflops_a_second"] = flops / comparison.cost / 1e12
         return found
@@ -330,6 +333,11 @@ def show_seconds(seconds: float) -> str:
 def settle(contest: Contest, ask: Ask, comparison: Comparison, earned: Callable[[str], None]) -> None:
     """Say `earned(limit)` for each limit that is kept; raise Unmet for the first that is not, or Inconclusive."""
     limit, whose = contest.limit, contest.reference_words
+    if comparison.cost * IMPOSSIBLE < contest.floor:
+        raise Inconclusive(
+            f"the measurement is broken: {show_seconds(comparison.cost)} a call, where this machine needs "
+            f"{show_seconds(contest.floor)} for the reference's FLOPs or for reading what it is given"
+        )
     low, high = comparison.interval()
     verdicts = {text: comparison.verdict(factor) for text, factor in zip(limit.texts, limit.factors, strict=True)}
     for text, verdict in verdicts.items():

@@ -230,6 +230,19 @@ def test_too_much_noise_gives_no_verdict(contest):
         settle(arranged, ask, comparison, list[str]().append)
 
 
+def test_a_time_that_the_hardware_cannot_reach_is_no_measurement(contest):
+    once = contest(with_body("return torch.mm(x[:, :200], x[:, :200])"))
+    once.reference = once.submission
+    comparison = once.run(ask)
+    once.figures(comparison, ask)
+    earned: list[str] = []
+    settle(once, ask, comparison, earned.append)
+    assert earned == ["0.5x"]
+    broken = Comparison([Pair(once.floor / 4, once.floor)] * 10)
+    with pytest.raises(Inconclusive, match="the measurement is broken"):
+        settle(once, ask, broken, earned.append)
+
+
 def test_what_is_at_the_limit_is_given_to_the_submission():
     assert Comparison([Pair(1.0, 1 - GREY / 2)] * 20).verdict(1.0) == "fast enough"
     assert Comparison([Pair(1.0, 1 - GREY * 2)] * 20).verdict(1.0) == "too slow"
