@@ -41,7 +41,7 @@ test: .venv/ready
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
-	$(python) -m pytest tests/grading tests/oracles -n auto --maxschedchunk 1 $(ARGS)
+	$(python) -m pytest tests/grading tests/oracles -n auto --dist worksteal $(ARGS)
 
 setup: .venv/ready
 

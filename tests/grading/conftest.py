@@ -20,11 +20,6 @@ ROOT = Path(__file__).parents[2]
 TOY = Path(__file__).parent / "course"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest come first, so that no worker is left alone with one of them in the end."""
-    items.sort(key=lambda item: "test_every_exercise" not in item.name)
-
-
 @dataclass(frozen=True)
 class Run:
     """A finished pytest process."""
