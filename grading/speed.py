@@ -336,7 +336,7 @@ def settle(contest: Contest, ask: Ask, comparison: Comparison, earned: Callable[
     if comparison.cost * IMPOSSIBLE < contest.floor:
         raise Inconclusive(
             f"the measurement is broken: {show_seconds(comparison.cost)} a call, where this machine needs "
-            f"{show_seconds(contest.floor)} for the reference's FLOPs or for reading what it is given"
+            f"{show_seconds(contest.floor)} for the reference's FLOPs or for moving what goes in and out"
         )
     low, high = comparison.interval()
     verdicts = {text: comparison.verdict(factor) for text, factor in zip(limit.texts, limit.factors, strict=True)}
