@@ -41,6 +41,7 @@ test: .venv/ready
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
+	.venv/bin/lint-imports
 	$(python) -m pytest tests/grading tests/oracles -n auto --dist worksteal $(ARGS)
 
 setup: .venv/ready

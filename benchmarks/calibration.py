@@ -23,14 +23,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grading.execution import Isolated
-from grading.explanation import Unmet
-from grading.hardware import machine_kind
-from grading.marks import AtLeast
-from grading.request import Process
-from grading.speed import Contest
-from grading.submission import Submission
-from grading.trees import Tree
+from grading.ask.marks import AtLeast
+from grading.ask.submission import Submission
+from grading.course.trees import Tree
+from grading.data.request import Process
+from grading.explain.outcome import Unmet
+from grading.judge.hardware import machine_kind
+from grading.judge.speed import Contest
+from grading.run.executors import Isolated
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 0.8

@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grading.hardware import machine_kind
+from grading.judge.hardware import machine_kind
 
 ROOT = Path(__file__).parents[1]
 TOKENS = 16384  # in a batch: as many sequences as that makes

@@ -17,12 +17,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.calibration import load
-from grading.check import grade_tree
-from grading.course import Course
-from grading.hardware import machine_kind
-from grading.mistakes import load_bank
-from grading.records import Record, Verdict
-from grading.trees import Tree, find_tree
+from grading.author.inner_run import grade_tree
+from grading.course.layout import Course
+from grading.course.trees import Tree, find_tree
+from grading.data.record import Record, Verdict
+from grading.judge.hardware import machine_kind
+from grading.mistakes.bank import load_bank
 
 ROOT = Path(__file__).parents[1]
 TIMES = 5

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from grading.course import Course
+from grading.course.layout import Course
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def stubs(course: Course) -> int:
-    from grading.stubs import write_stubs
+    from grading.author.stubs import write_stubs
 
     written = write_stubs(course.root)
     for path in written:
@@ -61,15 +61,15 @@ def stubs(course: Course) -> int:
 
 
 def conformance(course: Course) -> int:
-    from grading.conformance import write_table
+    from grading.author.conformance import write_table
 
-    print(write_table(course, course.root / "README.md"))
+    print(write_table(course, course.conformance_page))
     return 0
 
 
 def compare_runs(course: Course, before: str | None, now: str | None) -> int:
-    from grading.benchmarks import RunError, find_run, kept_runs, newest
-    from grading.benchmarks.compare import REGRESSIONS, compare, show
+    from grading.history.compare import REGRESSIONS, compare, show
+    from grading.history.runs import RunError, find_run, kept_runs, newest
 
     try:
         kept = [] if before and now else kept_runs(course)
@@ -89,20 +89,19 @@ def compare_runs(course: Course, before: str | None, now: str | None) -> int:
 
 
 def history(course: Course) -> int:
-    from grading.benchmarks import kept_runs
-    from grading.benchmarks.history import draw
+    from grading.history.runs import kept_runs
+    from grading.history.trend import draw
 
-    for folder in sorted((course.root / "benchmarks").iterdir()):
-        if runs := kept_runs(course, folder.name):
-            figure = folder / "history.svg"
-            words = draw(runs, figure)
-            print(f"{figure.relative_to(course.root)}: {len(runs)} runs")
-            print("".join(f"    {line}\n" for line in words), end="")
+    for folder in course.machines():
+        runs, figure = kept_runs(course, folder.name), folder / "history.svg"
+        words = draw(runs, figure)
+        print(f"{figure.relative_to(course.root)}: {len(runs)} runs")
+        print("".join(f"    {line}\n" for line in words), end="")
     return 0
 
 
 def check_all(course: Course, patterns: list[str], whole: bool, quick: bool) -> int:
-    from grading.check import check_exercise
+    from grading.author.check import check_exercise
 
     names = [n for n in course.exercises if not patterns or any(fnmatch.fnmatch(n, each) for each in patterns)]
     if not names:

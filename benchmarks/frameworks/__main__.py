@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from grading.conformance import put_between
-from grading.execution import InProcess
-from grading.llm import AGENT_PROCESS, ChatRequest, Reply, ScriptedModel, fail, garbled, late, say, use
-from grading.request import Process
-from grading.submission import Submission
-from grading.trees import Tree
+from grading.ask.llm import AGENT_PROCESS, ScriptedModel, fail, garbled, late, say, use
+from grading.ask.llm_protocol import ChatRequest, Reply
+from grading.ask.submission import Submission
+from grading.author.conformance import put_between
+from grading.course.trees import Tree
+from grading.data.request import Process
+from grading.run.executors import InProcess
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"

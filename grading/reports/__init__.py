@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from grading.records import Grade
+from grading.data.record import Grade
 from grading.reports import classroom, exercism, grade_json, gradescope, page, summary
 from grading.reports.grade_json import read_grade
 from grading.reports.terminal import next_step, points_table

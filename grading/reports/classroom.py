@@ -10,7 +10,8 @@ import base64
 import re
 from typing import Any
 
-from grading.records import Grade, Record
+from grading.course.layout import tests_path
+from grading.data.record import Grade, Record
 from grading.reports.exercism import STATUS  # Classroom's graders took their form of results from Exercism
 from grading.reports.text import cut, fitted, to_json
 from grading.reports.wording import explanation, label, nothing, state
@@ -52,14 +53,13 @@ def _status(grade: Grade) -> str:
 
 
 def _test(record: Record, limit: int) -> dict[str, Any]:
-    week, _, name = record.exercise.rpartition("/")
     return {
         "name": f"{record.exercise}: {label(record)}",
         "status": STATUS[record.verdict],
         "score": record.points if record.counted else 0,
         "message": cut(explanation(record), limit) or None,
         "test_code": cut(record.test_code, limit),
-        "filename": f"tests/{week}/test_{name}.py",
+        "filename": tests_path(record.exercise),
         "line_no": record.line or 0,
         "duration": round(1000 * record.seconds),  # milliseconds
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grading.records import Grade, Record, Verdict
+from grading.data.record import Grade, Record, Verdict
 from grading.reports.text import cut, plain, to_json
 from grading.reports.wording import explanation, label, nothing, score
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grading.records import Grade, Record, Tally
+from grading.data.record import Grade, Record, Tally
 from grading.reports.text import to_json
 
 VERSION = 1

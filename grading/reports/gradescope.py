@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grading.records import Grade, Record, Verdict, show_points
+from grading.data.record import Grade, Record, Verdict, show_points
 from grading.reports.text import plain, to_json
 from grading.reports.wording import count, explanation, label, nothing, ungraded
 

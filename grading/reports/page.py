@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from grading.records import Grade, Record, Tally, Verdict, show_points
+from grading.data.record import Grade, Record, Tally, Verdict, show_points
 from grading.reports.terminal import next_step
 from grading.reports.text import one_line, plain
 from grading.reports.wording import explanation, nothing, state, ungraded

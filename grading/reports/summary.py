@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from grading.records import Grade, Record, Tally, show_points
+from grading.data.record import Grade, Record, Tally, show_points
 from grading.reports.text import cut, fence, fitted, markdown, one_line
 from grading.reports.wording import amount, count, explanation, label, nothing, score, state
 

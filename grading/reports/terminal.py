@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from grading.records import Grade, Record, Tally, Verdict, show_points
+from grading.data.record import Grade, Record, Tally, Verdict, show_points
 from grading.reports.text import one_line
 from grading.reports.wording import amount, count, progress, state, ungraded
 

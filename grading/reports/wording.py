@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grading.records import Grade, Record, Tally, show_points
+from grading.data.record import Grade, Record, Tally, show_points
 from grading.reports.text import cut, one_line, plain
 
 

@@ -80,9 +80,9 @@ def write_hand_in(folder: Path, **files: str) -> Path:
 GRADE_TREES = """
 import json, sys
 from pathlib import Path
-from grading.check import grade_tree
-from grading.course import Course
-from grading.trees import find_tree
+from grading.author.inner_run import grade_tree
+from grading.course.layout import Course
+from grading.course.trees import find_tree
 course, (exercise, *names) = Course(Path.cwd()), sys.argv[1:]
 grades = [grade_tree(course, exercise, find_tree(course, name, course.root)) for name in names]
 print(json.dumps([[record.to_dict() for record in grade.records] for grade in grades]))

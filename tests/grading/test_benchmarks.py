@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from grading.benchmarks import Measured, Run, RunError, find_run, kept_runs
-from grading.benchmarks.compare import REGRESSIONS, compare, show
-from grading.benchmarks.history import draw, steps
-from grading.course import Course
+from grading.course.layout import Course
+from grading.history.compare import REGRESSIONS, compare, show
+from grading.history.runs import Measured, Run, RunError, find_run, kept_runs
+from grading.history.trend import draw, steps
 from tests.grading.conftest import environment
 from tests.grading.test_speed import timed as timed
 

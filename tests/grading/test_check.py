@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from grading.check import grade_tree, likely_first
-from grading.course import Course
-from grading.mistakes import MistakeError, load_bank
-from grading.records import Grade, Record
-from grading.trees import find_tree
+from grading.author.check import likely_first
+from grading.author.inner_run import grade_tree
+from grading.course.layout import Course
+from grading.course.trees import find_tree
+from grading.data.record import Grade, Record
+from grading.mistakes.bank import MistakeError, load_bank
 from tests.grading.conftest import ROOT, environment
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from grading import closeness
-from grading.closeness import compare
+from grading.judge import closeness
+from grading.judge.closeness import judge_closeness
 
 # --- margins ------------------------------------------------------------------------------------------------------
 #
@@ -174,7 +174,7 @@ def rejected(attentions: Mapping[str, Attention], visible: Tensor, leaves: Seque
         for key, tensor in solve(attention, visible, leaves).items()
     }
     factor = closeness.HALF_FACTOR if is_half(leaves[0].dtype) else closeness.FACTOR
-    tensors = compare(answers, reference, leaves, factor=factor * share).tensors
+    tensors = judge_closeness(answers, reference, leaves, factor=factor * share).tensors
     return {tensor.name.partition(":")[0] for tensor in tensors if not tensor.ok}
 
 
@@ -238,7 +238,7 @@ def test_in_half_precision_an_error_of_half_precision_is_no_fault():
 
 def judge(answer: Tensor, oracle: Callable[..., Tensor], *leaves: Tensor, factor: float | None = None) -> Any:
     """One output compared with what the oracle makes of the leaves."""
-    comparison = compare({"output": answer}, lambda leaves: {"output": oracle(*leaves)}, leaves, factor=factor)
+    comparison = judge_closeness({"output": answer}, lambda leaves: {"output": oracle(*leaves)}, leaves, factor=factor)
     return comparison.tensors[0]
 
 
@@ -400,9 +400,9 @@ def test_random_numbers_are_left_alone_and_verdicts_repeat(monkeypatch):
     visible, leaves = case(7, torch.float32, scale=1.0)
     answers = {name: tensor * 1.001 for name, tensor in solve(attend, visible, leaves).items()}
     before = torch.get_rng_state()
-    first = compare(answers, partial(solve, attend, visible), leaves)
+    first = judge_closeness(answers, partial(solve, attend, visible), leaves)
     monkeypatch.setattr(closeness, "_drawn", {})
-    second = compare(answers, partial(solve, attend, visible), leaves)
+    second = judge_closeness(answers, partial(solve, attend, visible), leaves)
     assert [x.ratio for x in first.tensors] == [x.ratio for x in second.tensors]
     assert not first.ok
     assert torch.equal(before, torch.get_rng_state())
@@ -419,7 +419,7 @@ def test_rounding_is_drawn_once_for_the_same_question():
 
     def cost(x):
         before = asked
-        assert not compare({"output": x * x + 1}, square, [x]).ok
+        assert not judge_closeness({"output": x * x + 1}, square, [x]).ok
         return asked - before
 
     x = normal(3, 4)
@@ -446,7 +446,7 @@ def test_what_cannot_be_compared_is_an_error():
     with pytest.raises(ValueError, match=r"output has the shape \(3, 3\), the reference \(3, 4\)"):
         judge(x[:, 1:], same, x)
     with pytest.raises(ValueError, match=r"the answers are \['other'\], the reference has \['output'\]"):
-        compare({"other": x}, lambda leaves: {"output": leaves[0]}, [x])
+        judge_closeness({"other": x}, lambda leaves: {"output": leaves[0]}, [x])
     with pytest.raises(TypeError, match="output is complex"):
         judge(torch.complex(x, x), lambda x: torch.complex(x, x), x)
 

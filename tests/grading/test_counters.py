@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from grading.counters import count
+from grading.run.counters import count
 
 B, H, L, S, D = 2, 3, 8, 12, 4
 FLOAT = 4  # bytes

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grading.interface import (
+from grading.course.source import (
     Function,
     SourceError,
     forbidden_imports,

@@ -9,8 +9,8 @@ import urllib.request
 
 import pytest
 
-from grading.explanation import NotGradableHere
-from grading.llm import RealModel, ScriptedModel, fail, garbled, late, say, together, use
+from grading.ask.llm import RealModel, ScriptedModel, fail, garbled, late, say, together, use
+from grading.explain.outcome import NotGradableHere
 from tests.grading.conftest import write_hand_in
 
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "부산?"}]}]
@@ -147,7 +147,7 @@ TESTS = '''"""Graded tests of week1/ask."""
 import pytest
 
 from grading import expect
-from grading.llm import AGENT_PROCESS, say
+from grading.ask.llm import AGENT_PROCESS, say
 
 pytestmark = pytest.mark.process(**AGENT_PROCESS)
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from grading.course import Course
+from grading.course.layout import Course
 from tests.grading.conftest import ROOT, environment
 
 README = (ROOT / "README.md").read_text("utf-8")

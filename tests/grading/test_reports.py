@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
-from grading.records import VERDICTS, Grade, Part, Record, Tally, show_points
+from grading.data.record import VERDICTS, Grade, Part, Record, Tally, show_points
 from grading.reports import (
     ReportError,
     classroom,

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from grading.course import Course
-from grading.execution import Isolated
-from grading.explanation import Inconclusive, Unmet
-from grading.marks import AtLeast
-from grading.speed import GREY, IMPOSSIBLE, Comparison, Contest, Pair, compare, settle
-from grading.submission import Submission
-from grading.trees import find_tree
+from grading.ask.marks import AtLeast
+from grading.ask.submission import Submission
+from grading.course.layout import Course
+from grading.course.trees import find_tree
+from grading.explain.outcome import Inconclusive, Unmet
+from grading.judge.ratios import GREY, Pair, PairedRatios, take_pairs
+from grading.judge.speed import IMPOSSIBLE, Contest, judge_speed
+from grading.run.executors import Isolated
 from tests.grading.conftest import TOY, write_hand_in
 from tests.grading.test_students import SOLUTION, with_body
 
@@ -75,13 +76,13 @@ CHEATS = {
         "too slow",
     ),
     "patched stopwatch": (
-        "clock = sys.modules['grading.stopwatch']\n"
+        "clock = sys.modules['grading.run.stopwatch']\n"
         "clock.perf_counter_ns = clock.thread_time_ns = clock.process_time_ns = lambda: 0\n"
         "return slowly(x, weights, dim)",
         "cannot be what it is said to be",
     ),
     "stopwatch that lies a little": (
-        "clock = sys.modules['grading.stopwatch']\n"
+        "clock = sys.modules['grading.run.stopwatch']\n"
         "clock._CpuStopwatch.cost = lambda self: 2e-4\n"
         "return slowly(x, weights, dim)",
         "cannot be what it is said to be",
@@ -110,7 +111,7 @@ class LazyTensor(torch.Tensor):
         return super().__torch_function__(function, types, args, kwargs or {})
 
 FORESEEN = {}
-for number in range(60):  # as grading.draw.Draw draws, with the seed of these tests
+for number in range(60):  # as grading.ask.draw.Draw draws, with the seed of these tests
     seed = int.from_bytes(hashlib.sha256(f"1/{number}".encode()).digest()[:7], "little")
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn((200, 1000), generator=generator, dtype=torch.float64).float()
@@ -149,7 +150,7 @@ def contest(tmp_path) -> Iterator[object]:
 def judged(contest: Contest) -> list[str]:
     """The limits that are earned; Unmet and Inconclusive come through."""
     earned: list[str] = []
-    settle(contest, ask, contest.run(ask), earned.append)
+    judge_speed(contest, ask, contest.run(ask), earned.append)
     return earned
 
 
@@ -205,7 +206,7 @@ def test_limits_along_the_way_are_earned_one_by_one(contest):
     once = contest(with_body("return slowly(x, weights, dim)") + SLOWLY, limit)
     earned: list[str] = []
     with pytest.raises(Unmet, match=r"0\.5x is asked for") as caught:
-        settle(once, ask, once.run(ask), earned.append)
+        judge_speed(once, ask, once.run(ask), earned.append)
     assert earned == ["0.001x"]
     assert "PyTorch operations a call" in caught.value.explanation.where
 
@@ -218,16 +219,16 @@ def noisy(ratio: float, spread: float, seed: int) -> Iterator[Pair]:
 
 @pytest.mark.parametrize("ratio", [0.7, 0.9, 1.1, 1.4])
 def test_verdicts_hold_amid_noise(ratio):
-    verdicts = [compare(noisy(ratio, 0.10, seed), AtLeast(("1x",), ("x",))).verdict(1.0) for seed in range(100)]
+    verdicts = [take_pairs(noisy(ratio, 0.10, seed), AtLeast(("1x",), ("x",))).verdict(1.0) for seed in range(100)]
     assert set(verdicts) == {"fast enough" if ratio > 1 else "too slow"}
 
 
 def test_too_much_noise_gives_no_verdict(contest):
-    comparison = compare(noisy(1.0, 1.0, 0), AtLeast(("1x",), ("x",)))
+    comparison = take_pairs(noisy(1.0, 1.0, 0), AtLeast(("1x",), ("x",)))
     assert comparison.verdict(1.0) == "inconclusive"
     arranged = contest(SOLUTION, AtLeast(("1x",), ("solutions",)))
     with pytest.raises(Inconclusive, match="too noisy"):
-        settle(arranged, ask, comparison, list[str]().append)
+        judge_speed(arranged, ask, comparison, list[str]().append)
 
 
 def test_a_time_that_the_hardware_cannot_reach_is_no_measurement(contest):
@@ -236,19 +237,19 @@ def test_a_time_that_the_hardware_cannot_reach_is_no_measurement(contest):
     comparison = once.run(ask)
     once.figures(comparison, ask)
     assert 0 < once.floor < IMPOSSIBLE * comparison.cost
-    broken = Comparison([Pair(once.floor / (2 * IMPOSSIBLE), once.floor)] * 10)
+    broken = PairedRatios([Pair(once.floor / (2 * IMPOSSIBLE), once.floor)] * 10)
     with pytest.raises(Inconclusive, match="the measurement is broken"):
-        settle(once, ask, broken, list[str]().append)
+        judge_speed(once, ask, broken, list[str]().append)
 
 
 def test_what_is_at_the_limit_is_given_to_the_submission():
-    assert Comparison([Pair(1.0, 1 - GREY / 2)] * 20).verdict(1.0) == "fast enough"
-    assert Comparison([Pair(1.0, 1 - GREY * 2)] * 20).verdict(1.0) == "too slow"
+    assert PairedRatios([Pair(1.0, 1 - GREY / 2)] * 20).verdict(1.0) == "fast enough"
+    assert PairedRatios([Pair(1.0, 1 - GREY * 2)] * 20).verdict(1.0) == "too slow"
 
 
 def test_calls_that_still_get_faster_are_not_judged():
     warming = [Pair(1.0, 0.01), Pair(0.5, 0.01), Pair(0.2, 0.01)]
-    comparison = compare(iter(warming + [Pair(0.01, 0.01)] * 40), AtLeast(("0.8x",), ("x",)))
+    comparison = take_pairs(iter(warming + [Pair(0.01, 0.01)] * 40), AtLeast(("0.8x",), ("x",)))
     assert comparison.ratio == 1 and comparison.verdict(0.8) == "fast enough"
 
 

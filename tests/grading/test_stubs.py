@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grading.interface import SourceError, unstarted, unstarted_names
-from grading.stubs import stale_stubs, stub, write_stubs
+from grading.author.stubs import stale_stubs, stub, write_stubs
+from grading.course.source import SourceError, unstarted, unstarted_names
 
 # Solutions as ruff formats them, and their stubs. Each pair shows one rule that a change could break.
 CASES = {

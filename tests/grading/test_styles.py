@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from grading.course import Course
-from grading.trees import find_tree
+from grading.course.layout import Course
+from grading.course.trees import find_tree
 from tests.grading.conftest import ROOT, grade_trees
 
 STYLES = Path(__file__).parent / "styles"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from grading.where import describe_where, error_map
+from grading.explain.location import describe_location, error_map
 
 ATTENTION = ("batch", "head", "query", "channel")
 WEIGHTS = ("batch", "head", "query", "key")
@@ -69,13 +69,13 @@ EVERY = slice(None)
     ],
 )  # fmt: skip
 def test_a_sentence_says_where(mask, dims, sentence):
-    assert describe_where(mask, dims) == sentence
+    assert describe_location(mask, dims) == sentence
 
 
 def test_a_region_with_few_numbers_right_by_accident_is_still_named():
     mask = marked((2, 3, 7, 80), (..., 4, EVERY))
     mask[0, 1, 4, 7] = False
-    assert describe_where(mask, ATTENTION) == "nearly all of query 4 in every head and batch"
+    assert describe_location(mask, ATTENTION) == "nearly all of query 4 in every head and batch"
 
 
 def picture(*lines: str) -> list[str]:
@@ -145,7 +145,7 @@ SMALL_SHAPES = st.lists(st.integers(0, 40), max_size=5).filter(lambda shape: mat
 def test_any_mask_gives_a_sentence_and_a_picture_that_fits(shape, seed, width):
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(shape, generator=generator) < (seed + 1) / 20
-    sentence, lines = describe_where(mask), error_map(mask, width=width)
+    sentence, lines = describe_location(mask), error_map(mask, width=width)
     assert sentence
     assert "\n" not in sentence
     assert len(lines) <= 12

@@ -37,11 +37,11 @@ def expect_fit(got, lengths, costs):
         numbers = [answer[0], *answer[1]]
     expect.that(
         len(numbers) == 3 and all(isinstance(number, float) for number in numbers),
-        "the answer is not (exponent, (low, high)) of floats", expected=shown, came=repr(answer),
+        "the answer is not (exponent, (low, high)) of floats", expected=shown, got=repr(answer),
     )  # fmt: skip
     close = [math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6) for a, b in zip(numbers, expected, strict=True)]
-    expect.that(close[0], "the exponent is another one", expected=shown, came=repr(answer))
-    expect.that(all(close), "the confidence interval is another one", expected=shown, came=repr(answer))
+    expect.that(close[0], "the exponent is another one", expected=shown, got=repr(answer))
+    expect.that(all(close), "the confidence interval is another one", expected=shown, got=repr(answer))
 
 
 @pytest.mark.points(1)

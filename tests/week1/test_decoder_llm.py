@@ -291,7 +291,7 @@ def test_the_state_dict_is_that_of_transformers(submission, name):
         not wrong,
         f"the state dict has other entries than transformers': {', '.join(wrong[:6])}{' …' if wrong[6:] else ''}",
         expected=", ".join(f"{entry} {expected.get(entry, 'not there')}" for entry in wrong[:6]),
-        came=", ".join(f"{entry} {shapes.get(entry, 'not there')}" for entry in wrong[:6]),
+        got=", ".join(f"{entry} {shapes.get(entry, 'not there')}" for entry in wrong[:6]),
     )
     numbers = (
         sum(torch.Size(shape).numel() for shape in expected.values()) - 31 * 32 * MODELS[name]["tie_word_embeddings"]
@@ -476,7 +476,7 @@ def test_the_cache_holds_each_key_and_value_head_once(submission, draw):
         [list(each) for each in shapes] == [list(each) for each in wanted] and length == 5,
         "the cache gets other keys and values than those of the new tokens, (B, H_kv, L, D), once for each layer",
         expected=f"(layer, key, value): {wanted}",
-        came=f"{shapes}, and a length of {length}",
+        got=f"{shapes}, and a length of {length}",
     )
 
 
@@ -509,7 +509,7 @@ def check_ids(ids, state, input_ids, settings, new_tokens, attention_mask=None):
         and ids.shape == (len(input_ids), length + new_tokens),
         "these are not the ids of the prompt and the new tokens",
         expected=f"an int64 tensor {(len(input_ids), length + new_tokens)}",
-        came=f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, torch.Tensor) else str(ids),
+        got=f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, torch.Tensor) else str(ids),
     )
     expect.that(torch.equal(ids[:, :length], input_ids), "the ids do not begin with the prompt")
     expect.that(((ids >= 0) & (ids < settings["vocab_size"])).all(), "there are ids that are no tokens")
@@ -551,7 +551,7 @@ def test_the_cache_changes_the_work_and_not_the_tokens(submission, draw, part):
             16 <= sum(lengths) <= 17,
             f"to add 12 tokens to 5 the model is given {sum(lengths)} tokens, where each of 16 is to be read once",
             expected="calls with 5, 1, 1, … tokens",
-            came=f"calls with {', '.join(map(str, lengths))} tokens",
+            got=f"calls with {', '.join(map(str, lengths))} tokens",
         )
 
 
@@ -566,7 +566,7 @@ def test_a_long_prompt_may_be_read_in_chunks(submission, draw, chunk_size):
     expect.that(
         max(got["lengths"], default=0) <= chunk_size and 15 <= sum(got["lengths"]) <= 16,
         f"with chunk_size={chunk_size} a prompt of 10 tokens is to be read in chunks, and each token once",
-        came=f"calls with {', '.join(map(str, got['lengths']))} tokens",
+        got=f"calls with {', '.join(map(str, got['lengths']))} tokens",
     )
 
 

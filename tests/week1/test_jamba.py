@@ -159,7 +159,7 @@ def test_the_state_dict_is_that_of_transformers(submission):
             not wrong,
             f"{name}: the state dict has other entries than transformers': {', '.join(wrong[:6])}",
             expected=", ".join(f"{each} {expected.get(each, 'not there')}" for each in wrong[:6]),
-            came=", ".join(f"{each} {shapes.get(each, 'not there')}" for each in wrong[:6]),
+            got=", ".join(f"{each} {shapes.get(each, 'not there')}" for each in wrong[:6]),
         )
         learned = sum(math.prod(shape) for shape in expected.values())
         if config["tie_word_embeddings"]:

@@ -236,7 +236,7 @@ def test_a_and_d_begin_with_fixed_numbers(submission):
         torch.allclose(new["A_log"], right, rtol=1e-5, atol=1e-6),
         "A_log should be log 1 … log n in each channel, so that A is -1 … -n",
         expected=f"rows of {[round(each, 4) for each in right[0].tolist()]}",
-        came=f"first row {[round(each, 4) for each in new['A_log'][0].tolist()]}",
+        got=f"first row {[round(each, 4) for each in new['A_log'][0].tolist()]}",
     )
     expect.that((new["D"] == 1).all(), f"D should be ones, not {new['D'].tolist()}")
 

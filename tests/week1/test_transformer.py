@@ -96,7 +96,7 @@ def test_the_state_dict_is_pytorch_s(submission, name):
             not wrong,
             f"with bias={bias} the state dict has other entries than torch.nn.Transformer{name}'s: {', '.join(wrong)}",
             expected=", ".join(f"{entry} {expected.get(entry, 'not there')}" for entry in wrong),
-            came=", ".join(f"{entry} {shapes.get(entry, 'not there')}" for entry in wrong),
+            got=", ".join(f"{entry} {shapes.get(entry, 'not there')}" for entry in wrong),
         )
 
 
@@ -615,7 +615,7 @@ def decodings(submission, draw, lengths=None, targets=TARGETS, limits=(9,)):
             (dtype, dimensions, rows) == ("torch.int64", 2, 4),
             "the ids are no int64 tensor (B, 1 + N)",
             expected="torch.int64 with 2 dimensions, 4 rows",
-            came=f"{dtype} with {dimensions} dimensions, {rows} rows",
+            got=f"{dtype} with {dimensions} dimensions, {rows} rows",
         )
     return facts
 

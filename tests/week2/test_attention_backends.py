@@ -88,7 +88,7 @@ def check_usable(got, expected):
         sorted(came) == expected,
         f"usable, and not named: {', '.join(lacking)}" if lacking else "PyTorch takes it with other backends",
         expected=", ".join(expected) or "no backend",
-        came=", ".join(came) or "no backend",
+        got=", ".join(came) or "no backend",
     )
 
 
@@ -248,7 +248,7 @@ def test_reasons_are_pytorchs_own(submission, draw, name):
             any(" ".join(sentence.split()) in words for sentence in right),
             f"{backend} refuses, and PyTorch's own reason is not in the answer",
             expected=right[-1],
-            came=words[:300],
+            got=words[:300],
         )
 
 
@@ -457,6 +457,4 @@ def test_asking_is_quiet_and_draws_no_random_number(submission, draw):
     seen = submission.run(side_effects, *tensors).output
     expect.that(not seen["warnings"], f"a warning is heard: {seen['warnings']}")
     without, after = seen["next random number"]
-    expect.that(
-        without == after, "the random state is another one after asking", expected=str(without), came=str(after)
-    )
+    expect.that(without == after, "the random state is another one after asking", expected=str(without), got=str(after))

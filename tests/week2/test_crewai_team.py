@@ -9,7 +9,7 @@ import re
 import pytest
 
 from grading import expect
-from grading.llm import AGENT_PROCESS, fail, garbled, late, say, together, use
+from grading.ask.llm import AGENT_PROCESS, fail, garbled, late, say, together, use
 
 pytestmark = [pytest.mark.needs("crewai"), pytest.mark.process(**AGENT_PROCESS)]
 
@@ -184,7 +184,7 @@ def test_model_and_key_are_those_given(submission, llm, name, keys, sent):
 def test_only_the_researcher_has_the_tools(submission, llm):
     """Offered under its name and with its docstring, to the first agent and to nobody else."""
     llm.script(say("A."), say("B."), say("C."))
-    run(submission, llm, work).settle()
+    run(submission, llm, work).require_answer()
     offered = [request.tools for request in llm.requests]
     expect.that(offered == [["lookup"], [], []], f"tools that were offered in the three requests: {offered}")
     description = llm.requests[0].body["tools"][0]["function"].get("description", "")

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from grading import expect
-from grading.explanation import NotGradableHere
-from grading.llm import AGENT_PROCESS, Reply, fail, late, say
+from grading.ask.llm import AGENT_PROCESS, fail, late, say
+from grading.ask.llm_protocol import Reply
+from grading.explain.outcome import NotGradableHere
 
 pytestmark = [pytest.mark.needs("dspy"), pytest.mark.process(**AGENT_PROCESS)]
 
@@ -154,7 +155,7 @@ def test_name_and_key_arrive_as_they_are(submission, llm):
         ("Qwen/Qwen3-8B", {"api_key": "sk-whetstone"}),
         ("openai/gpt-oss-20b", {}),
     ):
-        submission.run(ask, llm.url, name, ["What is six times seven?"], **client).settle()
+        submission.run(ask, llm.url, name, ["What is six times seven?"], **client).require_answer()
         came, right = {(request.model, request.key) for request in llm.requests}, (name, client.get("api_key", "none"))
         expect.that(came == {right}, f"model and key should be {right}; the server was asked for {came or 'nothing'}")
 
@@ -175,7 +176,7 @@ def ask_again(module, url, model):
 def test_nothing_comes_from_a_cache(submission, llm):
     """The same question three times is three requests."""
     always(llm, answer=42)
-    submission.run(ask_again, llm.url, llm.name).settle()
+    submission.run(ask_again, llm.url, llm.name).require_answer()
     expect.that(len(llm.requests) == 3, f"one question asked three times was {len(llm.requests)} requests")
 
 
@@ -249,7 +250,7 @@ def test_a_chain_of_thought_reasons_first(submission, llm):
     expect(submission.run(reason, llm.url, llm.name, "What follows six?")).equal_to(("Seven is one more than six.", 7))
     fields = asked(heard(llm, 0))
     expect.that(fields[:2] == ["reasoning", "answer"], f"the model was asked for {', '.join(fields)}, in this order")
-    submission.run(ask, llm.url, llm.name, ["What follows six?"], "predict").settle()
+    submission.run(ask, llm.url, llm.name, ["What follows six?"], "predict").require_answer()
     fields = asked(heard(llm, 0))
     expect.that("reasoning" not in fields, f"predictor('predict') asks for {', '.join(fields)}")
 
@@ -277,7 +278,7 @@ def in_two_contexts(module, url):
 def test_the_model_is_that_of_the_context(submission, llm):
     """A program is made without a model, and asks the one in whose context it is called."""
     always(llm, answer=7)
-    submission.run(in_two_contexts, llm.url).settle()
+    submission.run(in_two_contexts, llm.url).require_answer()
     models = [request.model for request in llm.requests]
     expect.that(models == ["first", "second"], f"called in the contexts of two models, the program asked {models}")
 

@@ -233,17 +233,17 @@ def check(submission, texts, labels, options, **traits):
     answer = came["answer"]
     expect.that(
         answer["predictions"] == predicted, "predictions are other ones",
-        expected=str(predicted), came=str(answer["predictions"]),
+        expected=str(predicted), got=str(answer["predictions"]),
     )  # fmt: skip
     accuracy = round(oracle.accuracy(predicted, labels), 9)
     expect.that(
-        answer["accuracy"] == accuracy, "accuracy is another one", expected=str(accuracy), came=str(answer["accuracy"])
+        answer["accuracy"] == accuracy, "accuracy is another one", expected=str(accuracy), got=str(answer["accuracy"])
     )
     return came
 
 
 def expect_part(came, key, expected):
-    expect.that(came[key] == expected, f"{key} is another one", expected=str(expected), came=str(came[key]))
+    expect.that(came[key] == expected, f"{key} is another one", expected=str(expected), got=str(came[key]))
 
 
 # --- accuracy and predictions -------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_a_dictionary_comes_back(submission, draw):
         "throughput": "float",
     }  # fmt: skip
     found = {key: came["kinds"].get(key) for key in kinds}
-    expect.that(found == kinds, "the dictionary is another one", expected=str(kinds), came=str(found))
+    expect.that(found == kinds, "the dictionary is another one", expected=str(kinds), got=str(found))
 
 
 @pytest.mark.points(1)
@@ -333,7 +333,7 @@ def test_every_batch_has_the_same_length(submission, draw):
     batches = came["seen"]["batches"]
     expect.that(
         batches == [[1, 20], [2, 20]], "the model read batches of other shapes",
-        expected="[1, 20], [2, 20]", came=str(batches),
+        expected="[1, 20], [2, 20]", got=str(batches),
     )  # fmt: skip
 
 
@@ -385,7 +385,7 @@ def test_random_numbers_are_repeatable(submission, draw):
         options = {"batch_size": 5, "max_length": 8, "seed": seed}
         came.append(submission.run(evaluated, texts, labels, options, drawn=True).output)
     first, again, other = (each["answer"]["predictions"] for each in came)
-    expect.that(first == again, "the same seed, other answers", expected=str(first), came=str(again))
+    expect.that(first == again, "the same seed, other answers", expected=str(first), got=str(again))
     expect.that(first != other, "another seed, and all twelve answers are the same")
     kept = all(each["after"]["random numbers go on as before"] for each in came)
     expect.that(kept, "torch's random numbers are not where the caller had left them")
@@ -688,7 +688,7 @@ def expected_rows(names, lengths, fails=None):
 
 def expect_rows(came, expected):
     for number, (a, b) in enumerate(zip(came, expected, strict=False)):
-        expect.that(a == b, f"row {number} is another one", expected=str(b), came=str(a))
+        expect.that(a == b, f"row {number} is another one", expected=str(b), got=str(a))
     expect.that(len(came) == len(expected), f"{len(came)} rows, should be {len(expected)}")
 
 
@@ -707,7 +707,7 @@ def test_each_length_has_its_own_peak(submission):
     """A long one measured first does not raise the peak of a short one."""
     came = submission.run(compared, ["a"], [64, 32], {"warmup": 0, "repeats": 1}, batch_size=5, token_mb=2).output
     peaks = [row["peak"] for row in came]
-    expect.that(peaks == [128, 64], "the peaks are other ones", expected="[128, 64]", came=str(peaks))
+    expect.that(peaks == [128, 64], "the peaks are other ones", expected="[128, 64]", got=str(peaks))
 
 
 @pytest.mark.points(1)
@@ -777,7 +777,7 @@ def expect_crossing(submission, column, first, second):
     expected = oracle.crossing(*present)
     came = submission.call("crossing", rows, "bert", "mamba", column).output
     good = came is None if expected is None else isinstance(came, float) and math.isclose(came, expected, rel_tol=1e-6)
-    expect.that(good, "the lines meet elsewhere", expected=str(expected), came=repr(came))
+    expect.that(good, "the lines meet elsewhere", expected=str(expected), got=repr(came))
 
 
 @pytest.mark.points(1)
@@ -842,18 +842,18 @@ def test_the_table_has_a_line_for_each_row(submission):
     expect.that(isinstance(text, str), f"the table is a {type(text).__name__}, should be a str")
     lines = text.strip().splitlines()
     good = len(lines) == 6 and all(line.startswith("|") and line.endswith("|") for line in lines)
-    expect.that(good, "six lines are expected, each from | to |", came=text)
+    expect.that(good, "six lines are expected, each from | to |", got=text)
     cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
-    expect.that(set(lines[1]) <= set("|-: "), "the second line must only rule off the heading", came=lines[1])
-    expect.that(len({len(row) for row in cells}) == 1, "the lines have different numbers of columns", came=text)
+    expect.that(set(lines[1]) <= set("|-: "), "the second line must only rule off the heading", got=lines[1])
+    expect.that(len({len(row) for row in cells}) == 1, "the lines have different numbers of columns", got=text)
     for row, line in zip(rows, cells[2:], strict=True):
         good = line[:2] == [row["name"], str(row["max_length"])]
         expect.that(good, f"the line of {row['name']} at {row['max_length']} begins with {line[:2]}")
     missing = [part for part, cell in zip(("87.5", "41", "0.32", "77"), cells[2][2:], strict=False) if part not in cell]
-    expect.that(not missing, f"not to be found in their columns: {', '.join(missing)}", came=lines[2])
+    expect.that(not missing, f"not to be found in their columns: {', '.join(missing)}", got=lines[2])
     spread = [part for part in ("0.31", "0.47") if part not in cells[2][4]]
-    expect.that(not spread, f"the spread is not shown: {', '.join(spread)}", came=lines[2])
-    expect.that("out of memory" in lines[3] and "None" not in lines[3], "a row without numbers", came=lines[3])
+    expect.that(not spread, f"the spread is not shown: {', '.join(spread)}", got=lines[2])
+    expect.that("out of memory" in lines[3] and "None" not in lines[3], "a row without numbers", got=lines[3])
 
 
 def recorded(module, rows):
@@ -884,11 +884,11 @@ def test_the_record_holds_rows_and_environment(submission):
     """Strict JSON in one file: each number as exact as it was, and what it was measured with."""
     rows = rows_of("throughput", 버트={128: 41.12345678901234, 8192: None}, mamba={128: 30.5})
     came = submission.run(recorded, rows).output
-    expect.that(came["rows"] == rows, "the rows are other ones", expected=str(rows[0]), came=str(came["rows"][:1]))
+    expect.that(came["rows"] == rows, "the rows are other ones", expected=str(rows[0]), got=str(came["rows"][:1]))
     expected = {"files": ["record.json"], "versions": [True, True], "threads": True}
     expected |= {"others": ["platform", "transformers"]}
     found = {key: came[key] for key in expected}
-    expect.that(found == expected, "the record is another one", expected=str(expected), came=str(found))
+    expect.that(found == expected, "the record is another one", expected=str(expected), got=str(found))
 
 
 def plotted(module, rows):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from grading import expect
-from grading.llm import AGENT_PROCESS, fail, late, say, use
+from grading.ask.llm import AGENT_PROCESS, fail, late, say, use
 from tests.oracles import reading as oracle
 
 pytestmark = [pytest.mark.needs("haystack"), pytest.mark.process(**AGENT_PROCESS)]
@@ -79,7 +79,7 @@ def attempts(module, url, model, kind, documents, questions, *arguments):
 def test_the_model_is_asked_by_its_name(submission, llm):
     """The request names the model as the server does."""
     llm.script(say("Jang Yeong-sil."), needed=False)
-    submission.run(answers, llm.url, llm.name, "qa", DOCUMENTS, [FACTS[0][0]]).settle()
+    submission.run(answers, llm.url, llm.name, "qa", DOCUMENTS, [FACTS[0][0]]).require_answer()
     names = [request.model for request in llm.requests]
     expect.that(names == [llm.name], f"one request to {llm.name!r} was expected; the server heard {names}")
 
@@ -95,7 +95,7 @@ def test_the_key_goes_along(submission, llm, draw):
     """A request carries the key that `connect` was given."""
     llm.script(say("Jang Yeong-sil."))
     key = f"key-{draw.seed % 10**6}"
-    submission.run(with_a_key, llm.url, llm.name, key, DOCUMENTS, FACTS[0][0]).settle()
+    submission.run(with_a_key, llm.url, llm.name, key, DOCUMENTS, FACTS[0][0]).require_answer()
     keys = [request.key for request in llm.requests]
     expect.that(keys == [key], f"connect was given the key {key!r}; the requests came with {keys}")
 
@@ -438,7 +438,7 @@ def test_missing_keys_are_named(submission, llm):
     """What the second request says is wrong is which keys are missing."""
     keys = ["city", "river", "population"]
     llm.script(say('{"city": "Busan"}'), say('{"city": "Busan", "river": "Nakdong", "population": 3.3}'))
-    submission.run(answers, llm.url, llm.name, "validated", [], ["Tell me of the port."], keys).settle()
+    submission.run(answers, llm.url, llm.name, "validated", [], ["Tell me of the port."], keys).require_answer()
     expect.that(len(llm.requests) == 2, f"two keys were missing; requests heard: {len(llm.requests)}")
     first, second = (request.text for request in llm.requests)
     named = [

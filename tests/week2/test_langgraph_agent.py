@@ -14,7 +14,7 @@ import traceback
 import pytest
 
 from grading import expect
-from grading.llm import AGENT_PROCESS, fail, garbled, late, say, together, use
+from grading.ask.llm import AGENT_PROCESS, fail, garbled, late, say, together, use
 
 pytestmark = [pytest.mark.needs("langgraph"), pytest.mark.process(**AGENT_PROCESS)]
 
@@ -220,7 +220,7 @@ def test_the_model_is_asked_by_its_name(submission, llm):
 def test_the_key_is_sent(submission, llm, key):
     """The API key is the one given, "none" where none is."""
     llm.script(say("yes"))
-    submission.run(chat, llm.url, llm.name, ["Are you there?"], key, False).settle()
+    submission.run(chat, llm.url, llm.name, ["Are you there?"], key, False).require_answer()
     expect_equal(llm.requests[0].key, key or "none", "the server saw the key")
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from grading import expect
-from grading.llm import AGENT_PROCESS, ChatRequest, Reply, fail, garbled, late, say
+from grading.ask.llm import AGENT_PROCESS, fail, garbled, late, say
+from grading.ask.llm_protocol import ChatRequest, Reply
 
 pytestmark = [pytest.mark.needs("llama_index"), pytest.mark.process(**AGENT_PROCESS)]
 
@@ -239,7 +240,7 @@ def test_each_part_is_answered_from_its_document_alone(submission, draw, llm):
     """A sub-question's request holds the best document and no other."""
     about = bridges(draw, 3)
     reader = Reader(llm, (about,))
-    run(submission, llm, about).settle()
+    run(submission, llm, about).require_answer()
     for request in llm.requests:
         _, stage = reader.about(request)
         if isinstance(stage, int):
@@ -257,7 +258,7 @@ def test_the_answer_is_made_from_all_that_was_found(submission, draw, llm):
     """The last request holds the question and the answers to all sub-questions."""
     about = bridges(draw, 3)
     reader = Reader(llm, (about,))
-    run(submission, llm, about).settle()
+    run(submission, llm, about).require_answer()
     check_asked(reader, once(about))
     text = llm.requests[-1].text
     missing = [place + 1 for place, part in enumerate(about.parts) if part.answer not in text]

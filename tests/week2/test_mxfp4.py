@@ -29,7 +29,7 @@ def expect_mxfp4(got, x):
                 False,
                 f"the scale of block {place} is wrong; its largest magnitude is {values[place].abs().max():.9g}",
                 expected=f"scale byte {int(scales[place])}",
-                came=f"scale byte {int(answer[1][place])}",
+                got=f"scale byte {int(answer[1][place])}",
             )
         for *block, byte in (answer[0] != blocks).nonzero()[:1].tolist():
             pair = values[(*block, slice(2 * byte, 2 * byte + 2))] / 2.0 ** (int(scales[tuple(block)]) - 127.0)
@@ -38,7 +38,7 @@ def expect_mxfp4(got, x):
                 f"byte {byte} of block {tuple(block)} is wrong; divided by the block's scale, "
                 f"its two values are {pair[0]:.9g} and {pair[1]:.9g}",
                 expected="low and high code {1} and {0}".format(*divmod(int(blocks[(*block, byte)]), 16)),
-                came="low and high code {1} and {0}".format(*divmod(int(answer[0][(*block, byte)]), 16)),
+                got="low and high code {1} and {0}".format(*divmod(int(answer[0][(*block, byte)]), 16)),
             )
     expect(got).equal_to((blocks, scales))
 
@@ -519,14 +519,14 @@ def expect_errors(got, x):
         isinstance(answer, dict) and set(answer) == set(wanted),
         "the answer is a dictionary with other keys, or none",
         expected="a dictionary with the keys 'mxfp4' and 'int4'",
-        came=str(answer)[:80],
+        got=str(answer)[:80],
     )
     for name, error in wanted.items():
         expect.that(
             isinstance(answer[name], float) and math.isclose(answer[name], error, rel_tol=1e-6),
             f"the relative error of {name} is another one",
             expected=f"the float {error:.9g}",
-            came=f"{answer[name]!r}",
+            got=f"{answer[name]!r}",
         )
 
 

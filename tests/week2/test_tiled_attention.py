@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from grading import expect
-from grading.request import cotangents
+from grading.data.request import cotangents
 from tests.oracles import tiled_attention as oracle
 from tests.oracles.references import reference
 
@@ -769,7 +769,7 @@ def check_quantized(submission, x, block):
         not off,
         f"{len(off)} of {right.numel()} scales are not the largest absolute value of their block / 448",
         expected=off and f"{right[tuple(off[0])]:.7g} at {tuple(off[0])}",
-        came=off and f"{scale[tuple(off[0])]:.7g}",
+        got=off and f"{scale[tuple(off[0])]:.7g}",
     )
     exact = x.double() / right.repeat_interleave(block, 1)[:, : x.size(1), :, None]  # what should have been rounded
     step = torch.exp2(exact.abs().clamp_min(2.0**-6).log2().floor() - 3)  # three bits behind the leading one
@@ -818,11 +818,11 @@ def error_of(answer, exact):
 def fp8_errors(submission, q, k, v, **options):
     """The submission's error, and that of the oracle with and without the rotation, on q, k and v as they are."""
     got = submission.call("fp8_attention", q, k, v, **options)
-    got.settle()
+    got.require_answer()
     shape, dtype = (*q.shape[:3], v.size(3)), q.dtype
     came = f"a tensor {tuple(got.output.shape)} of {got.output.dtype}"
     expect.that(
-        got.output.shape == shape and got.output.dtype == dtype, f"{tuple(shape)} of {dtype} is wanted", came=came
+        got.output.shape == shape and got.output.dtype == dtype, f"{tuple(shape)} of {dtype} is wanted", got=came
     )
     expect.that(got.output.isfinite().all(), "there are NaN or inf in the output")
     exact_options = {name: value for name, value in options.items() if name != "block"}

@@ -1,0 +1,1 @@
+"""What a graded test is written with: the submission, drawn inputs, marks, a scripted language model."""

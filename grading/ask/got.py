@@ -1,0 +1,87 @@
+"""What came back for one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from grading.course.trees import Tree
+from grading.data.request import Request
+from grading.data.result import Result, Trouble
+from grading.explain.explanation import Explanation
+from grading.explain.outcome import NotGradableHere, NotOffered, NotStarted, Unmet
+from grading.explain.show import show_call
+
+
+@dataclass(frozen=True)
+class Got:
+    """What came back for one request. Reading `output` or `grads` of a request that failed fails the test."""
+
+    request: Request
+    result: Result
+    tree: Tree
+    exercise: str
+    error: BaseException | None = None  # the submission's own exception, when it ran in this process
+    elapsed: float = 0.0  # seconds until the result was here, by this process's clock
+
+    @property
+    def output(self) -> Any:
+        self.require_answer()
+        return self.result.output
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was counted, with `count=True`: see `grading.counters.Counts`."""
+        self.require_answer()
+        return self.result.counts
+
+    @property
+    def printed(self) -> str:
+        return self.result.printed
+
+    @property
+    def trouble(self) -> Trouble | None:
+        return self.result.trouble
+
+    def grad(self, of: Any) -> Any:
+        """The gradient of one tensor of the request, or of a parameter by name; None where none flows."""
+        self.require_answer()
+        key = of if isinstance(of, str) else self.request.inputs.number(of)
+        if key is None:
+            raise ValueError("this tensor is not part of the request")
+        return self.result.grads[key]
+
+    def name_of(self, number: int) -> str:
+        """What the submission calls an input of the request."""
+        return self.request.name_of(number, self.result.parameters)
+
+    def require_answer(self) -> None:
+        """Raise the verdict that follows where there is no answer."""
+        trouble = self.result.trouble
+        if trouble is None:
+            return
+        if trouble.kind == "unstarted":
+            if self.tree.library:
+                raise NotOffered(trouble.message or f"{self.tree.name} does not offer it")
+            if trouble.exercise not in ("", self.exercise):
+                raise NotStarted(
+                    f"builds on {trouble.exercise}, which is not done (--prerequisites solutions lends the solution's)"
+                )
+            raise NotStarted("not started")
+        if trouble.kind == "no file":
+            raise NotOffered(trouble.message) if self.tree.library else NotStarted(trouble.message)
+        if trouble.kind == "missing" and self.tree.library:
+            raise NotOffered(f"{self.tree.name} offers no {self.request.name}")
+        if trouble.kind == "load" and self.tree.library and "ImportError" in trouble.bases:
+            raise NotGradableHere(trouble.message)
+        raise Unmet(self.explain(trouble.message, got=trouble.message, traceback=trouble.traceback)) from self.error
+
+    def explain(self, reason: str, **parts: Any) -> Explanation:
+        """An explanation that begins with the call that was made."""
+        printed = self.result.printed.strip()
+        if len(printed) > 500:
+            printed = printed[:500] + " …"
+        called = show_call(self.request, self.result)
+        if self.trouble is not None and self.trouble.kind in ("load", "missing", "no file"):
+            called = ""
+        return Explanation(reason, called=called, printed=printed, **parts)

@@ -1,0 +1,1 @@
+"""The tools of authors: check an exercise, write stubs, grade libraries."""

@@ -1,0 +1,185 @@
+"""Tests of the tests: does each exercise reject wrong answers, accept its solution, and teach?
+
+`python -m grading check` says in sentences what is missing. It grades the stub, the solution, the solution with
+spoiled outputs and every known mistake with the graded tests, all in this process.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grading.author.inner_run import grade_tree
+from grading.author.spoil import SPOILS, unspoiled
+from grading.author.stubs import stale_stubs
+from grading.course.layout import Course
+from grading.course.trees import find_tree
+from grading.data.record import Grade, Record, show_points
+from grading.mistakes.bank import Mistake, MistakeError, load_bank
+
+NAMED_SHARE = 0.9  # of the known mistakes that are looked up must be recognised by name; one may always be missed
+FEWEST_MISTAKES = 8
+
+
+@dataclass
+class Findings:
+    """What is wrong with an exercise, and what its bank of mistakes showed."""
+
+    problems: list[str] = field(default_factory=list)
+    mistakes: int = 0  # known
+    lost: int = 0  # of them lose points
+    tried: int = 0  # were looked up by name
+    named: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
+    misnamed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def nameless(self) -> list[str]:
+        return [*self.unnamed, *self.misnamed]
+
+
+def check_exercise(course: Course, exercise: str, whole: bool = False, quick: bool = False) -> Findings:
+    """Everything that can be wrong with one exercise.
+
+    `whole`: run every test on a mistake, also once it is named. `quick`: look for the name of every eighth mistake
+    only, and leave the others at the first point that they lose; names are what takes the time.
+    """
+    findings = Findings()
+    problems = findings.problems
+    for path, what in (
+        (course.solution(exercise), "has no solution: write it first, the stub is made from it"),
+        (course.handout(exercise), "has no handout: write what the student needs to know to do it"),
+        (course.handout(exercise, "ko"), "has no Korean handout"),
+    ):
+        if not path.is_file():
+            problems.append(f"{exercise} {what} ({path.relative_to(course.root)}).")
+    if not course.solution(exercise).is_file():
+        return findings
+    if course.stub(exercise) in stale_stubs(course.root):
+        problems.append(f"{exercise}: the stub is out of step with the solution; run python -m grading stubs.")
+
+    stub = grade_tree(course, exercise, find_tree(course, "exercises", course.root))
+    if stub.points:
+        problems.append(f"{exercise}: the stub earns {show_points(stub.points)} points before anybody wrote a line.")
+    solution = grade_tree(course, exercise, find_tree(course, "solutions", course.root))
+    if not solution.records:
+        problems.append(f"{exercise} has no graded tests in {course.tests(exercise).relative_to(course.root)}.")
+        return findings
+    if not sum(record.max_points for record in solution.records):
+        problems.append(f"{exercise} has no points: mark its tests with @pytest.mark.points(…).")
+    for record in solution.records:
+        if record.verdict in ("failed", "error", "not started"):
+            problems.append(f"{exercise}: the solution loses points in {record.test}: {record.reason}")
+        if not record.max_points:
+            problems.append(f"{exercise}: {record.test} has no points; mark it with @pytest.mark.points(…).")
+        if record.handout and not handout_has(course, record.handout):
+            problems.append(f"{exercise}: {record.test} points to {record.handout}, which has no such section.")
+    for spoil in SPOILS:
+        for name in unspoiled(course, exercise, solution, spoil):
+            problems.append(f"{exercise}: {name} passes although the output is {SPOILS[spoil]}.")
+    check_mistakes(course, exercise, findings, solution, whole, quick)
+    return findings
+
+
+def check_mistakes(
+    course: Course, exercise: str, findings: Findings, solution: Grade, whole: bool, quick: bool
+) -> None:
+    """Each known mistake must lose points, and most must be recognised as what they are."""
+    try:
+        bank = load_bank(course, exercise)
+    except MistakeError as error:
+        findings.problems.append(str(error))
+        return
+    findings.mistakes = len(bank)
+    if len(bank) < FEWEST_MISTAKES:
+        findings.problems.append(f"{exercise} knows {len(bank)} mistakes; think of at least {FEWEST_MISTAKES}.")
+    latest = ""  # the test that rejected the mistake before
+    wanted_names = bank[::8] if quick else bank
+    forgiven = max(1, (1 - NAMED_SHARE) * len(wanted_names))
+    for mistake in bank:
+        if mistake.handout and not handout_has(course, f"{course.handout(exercise)}#{mistake.handout}"):
+            findings.problems.append(f"{exercise}: the mistake {mistake.name!r} points to no section of the handout.")
+        try:
+            tree = mistake.tree(course)
+        except MistakeError as error:
+            findings.problems.append(str(error))
+            continue
+        wanted = mistake in wanted_names
+        tests = likely_first(solution, changed_definition(course, mistake), latest, hurry=not wanted)
+        findings.tried += wanted
+        stop = None if whole else _is_named if wanted else _is_lost
+        for _ in range(2):  # what is measured in seconds may not come out alike
+            grade = grade_tree(course, exercise, tree, tests, until=stop, recognise=wanted)
+            named = {record.mistake for record in grade.records} - {None}
+            lost = grade.points < grade.max_points
+            forgiving = not wanted or (quick and len(findings.nameless) + 1 <= forgiven)
+            if named == {mistake.name} or (lost and forgiving):
+                break
+        tree.unload()
+        latest = next((record.test for record in grade.records if _is_lost(record)), latest)
+        findings.lost += lost
+        if not lost:
+            findings.problems.append(
+                f"{exercise}: the known mistake {mistake.name!r} loses no points: the graded tests have a hole."
+            )
+        elif named == {mistake.name}:
+            findings.named.append(mistake.name)
+        elif named:
+            findings.misnamed[mistake.name] = ", ".join(sorted(str(name) for name in named))
+        elif wanted:
+            findings.unnamed.append(mistake.name)
+    if len(findings.nameless) > forgiven:
+        findings.problems.append(
+            f"{exercise}: {len(findings.nameless)} of {findings.tried} known mistakes are not recognised by name: "
+            f"{', '.join(findings.nameless)}."
+        )
+
+
+def likely_first(solution: Grade, changed: str, latest: str, hurry: bool) -> list[str]:
+    """The tests, beginning with those that are likely to reject a mistake.
+
+    That is `latest`, which rejected the mistake before this one, of something nearby; then those that mention the
+    `changed` definition, in the order of their file, which is how a student's answers are looked up. In a `hurry` the
+    quickest come first, and a mention is worth as much as being ten times as quick. Tests of speed come last: they
+    take longest, and name nothing.
+    """
+
+    def rank(record: Record) -> tuple[bool, bool, float]:
+        elsewhere, of_speed = changed not in record.test_code, "ratio" in record.figures
+        rest = record.seconds * (10 if elsewhere else 1) if hurry else elsewhere
+        return of_speed, record.test != latest, rest
+
+    return [record.test for record in sorted(solution.records, key=rank)]
+
+
+def _is_named(record: Record) -> bool:
+    return record.mistake is not None
+
+
+def _is_lost(record: Record) -> bool:
+    return record.verdict in ("failed", "error")
+
+
+def changed_definition(course: Course, mistake: Mistake) -> str:
+    """The public function or class of the solution that a mistake changes, or nothing for a private helper."""
+    source = course.solution(mistake.exercise).read_text("utf-8")
+    line = source[: source.find(mistake.changes[0][0])].count("\n") + 1
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= (node.end_lineno or 0):
+            return "" if node.name.startswith("_") else node.name
+    return ""
+
+
+def handout_has(course: Course, link: str) -> bool:
+    """Whether the file that a link names exists and has the section, as an anchor or a heading."""
+    path, _, section = link.partition("#")
+    file = Path(os.path.normpath(course.root / path))
+    if not section:
+        return True
+    if not file.is_file():
+        return False
+    text = file.read_text("utf-8")
+    headings = [line.lstrip("#").strip().lower().replace(" ", "-") for line in text.splitlines() if line[:1] == "#"]
+    return f'id="{section}"' in text or section in headings

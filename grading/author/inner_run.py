@@ -1,0 +1,82 @@
+"""A pytest run inside this process that grades one exercise of one tree, quietly."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from grading.course.layout import Course
+from grading.course.trees import Tree
+from grading.data.record import Grade, Record
+from grading.session.finish import grade_of
+from grading.session.hooks import Hooks
+from grading.session.options import Options
+from grading.session.session import Session
+
+if TYPE_CHECKING:
+    from grading.run.executors import Executor
+
+# Neither what pytest keeps between runs, nor the garbage collections of each run, nor the sources of what was raised:
+# they would take longer than most tests, and nobody sees them.
+_SPARED = ("-p", "no:cacheprovider", "-p", "no:unraisableexception", "--tb", "native")
+
+
+def grade_tree(
+    course: Course,
+    exercise: str,
+    tree: Tree,
+    tests: Sequence[str] | None = None,
+    until: Callable[[Record], bool] | None = None,
+    recognise: bool = False,
+    executor: Executor | None = None,
+) -> Grade:
+    """The grade of one tree, quietly.
+
+    Args:
+        tests: to be run, in this order; None for all, in theirs.
+        until: called with each record; the run stops after a record for which it returns True.
+        recognise: look up known mistakes, however long it takes.
+        executor: where the tree's code runs; in this process if left out.
+    """
+    options = Options(start=course.root)
+    patience = math.inf if recognise else 0
+    session = Session(course, options, tree=tree, executor=executor, patience=patience, shrink=False)
+    arguments = [str(course.tests(exercise)), "--rootdir", str(course.root), "-o", "addopts=", *_SPARED]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(course.root):
+        status = pytest.main(arguments, plugins=[_InnerRun(session, tests, until)])
+    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR):  # a test file that does not import, say
+        raise RuntimeError(f"{exercise}: pytest could not grade {tree.name}:\n{said.getvalue()}")
+    return grade_of(session)
+
+
+@dataclass
+class _InnerRun:
+    """The pytest plugin that puts the session in the place of the one that the command line would make."""
+
+    session: Session
+    tests: Sequence[str] | None
+    until: Callable[[Record], bool] | None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.pluginmanager.register(Hooks(self.session, config), "whetstone")
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self.run = session
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self.tests is not None:
+            found = {item.name: item for item in items}
+            items[:] = [found[name] for name in self.tests]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if hasattr(report, "whetstone") and self.until is not None and self.until(self.session.records[-1]):
+            self.run.shouldfail = "enough seen"

@@ -1,0 +1,1 @@
+"""The one place that knows the folders and files of a course."""

@@ -1,0 +1,148 @@
+"""Implementation trees: directories with the same paths inside, all graded by the same tests.
+
+`exercises/`, `solutions/`, a hand-in, a library under `tests/libraries/`, a known mistake: only the files differ.
+"""
+
+from __future__ import annotations
+
+import atexit
+import difflib
+import hashlib
+import importlib
+import sys
+import tempfile
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from grading.course.layout import PACKAGES, Course, exercise_file, exercise_files, exercise_of
+from grading.course.source import forbidden_imports, syntax_problem
+
+
+class TreeError(Exception):
+    """A tree that does not exist or holds nothing to grade; the message is one sentence for the user."""
+
+
+class LoadError(Exception):
+    """A file of a tree that cannot be imported; the message is one line for the student."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A directory of implementations.
+
+    `roots` are searched in order, file by file: a known mistake is one changed file laid over the solutions.
+    """
+
+    name: str
+    roots: tuple[Path, ...]
+    library: bool = False  # what a library lacks is "not offered"; what a hand-in lacks is "not started"
+    python: Path | None = None  # the interpreter of a library that cannot share an environment with the others
+
+    def file(self, exercise: str) -> Path | None:
+        """The file of an exercise, or None where the tree has none."""
+        for root in self.roots:
+            path = exercise_file(root, exercise)
+            if path.is_file():
+                return path
+        return None
+
+    def exercise_of(self, filename: str) -> str | None:
+        """The exercise that a file of this tree holds, or None for a file from elsewhere."""
+        found = (exercise_of(Path(filename), root) for root in self.roots)
+        return next((exercise for exercise in found if exercise), None)
+
+    @cached_property
+    def package(self) -> str:
+        """The private package name under which the tree's modules are imported."""
+        digest = hashlib.sha256("\n".join(map(str, self.roots)).encode()).hexdigest()[:12]
+        return f"whetstone_tree_{digest}"
+
+    def load(self, exercise: str) -> types.ModuleType:
+        """Import the exercise's module, once a process; its relative imports stay inside the tree."""
+        name = f"{self.package}.{exercise.replace('/', '.')}"
+        if name in sys.modules:
+            return sys.modules[name]
+        path = self.file(exercise)
+        if path is None:
+            raise FileNotFoundError(f"no {exercise}.py in {self.name}")
+        source = path.read_text("utf-8", errors="replace")
+        if problem := syntax_problem(source, f"{exercise}.py"):
+            raise LoadError(problem)
+        if names := forbidden_imports(source, PACKAGES):
+            raise LoadError(
+                f"{exercise}.py imports {names[0]}: an exercise builds on files of its own tree only "
+                "(from .other_exercise import name) and on installed packages"
+            )
+        if self.package not in sys.modules:
+            package = types.ModuleType(self.package)
+            package.__path__ = [str(root) for root in self.roots]
+            sys.modules[self.package] = package
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    def unload(self) -> None:
+        """Forget the tree's modules, so that hundreds of trees can pass through one process."""
+        for name in [name for name in sys.modules if name == self.package or name.startswith(self.package + ".")]:
+            del sys.modules[name]
+
+    def overlaid(self, name: str, exercise: str, source: str) -> Tree:
+        """This tree with one file replaced, until the process ends."""
+        folder = Path(tempfile.mkdtemp(dir=_scratch()))
+        path = exercise_file(folder, exercise)
+        path.parent.mkdir(parents=True)
+        path.write_text(source, "utf-8")
+        return Tree(name, (folder, *self.roots))
+
+    def lent(self, exercise: str, lender: Tree) -> Tree:
+        """This tree's file of one exercise over the lender's files: everything it builds on comes from the lender."""
+        path = self.file(exercise)
+        return lender if path is None else lender.overlaid(self.name, exercise, path.read_text("utf-8", "replace"))
+
+
+_scratch_folder: tempfile.TemporaryDirectory[str] | None = None
+
+
+def _scratch() -> str:
+    """The folder of this process for files laid over a tree."""
+    global _scratch_folder
+    if _scratch_folder is None:
+        _scratch_folder = tempfile.TemporaryDirectory(prefix="whetstone-")
+        atexit.register(clear_scratch)
+    return _scratch_folder.name
+
+
+def clear_scratch() -> None:
+    """Remove the files that were laid over trees."""
+    global _scratch_folder
+    if _scratch_folder is not None:
+        _scratch_folder.cleanup()
+        _scratch_folder = None
+
+
+def find_tree(course: Course, name: str, start: Path, option: str = "--impl") -> Tree:
+    """The tree that `--impl NAME` means: `exercises`, `solutions`, a library, or a path (relative to `start`)."""
+    if name in ("exercises", "solutions"):
+        return Tree(name, (course.root / name,))
+    library = course.libraries_root / name
+    if name.isidentifier() and library.is_dir():
+        own = course.environment(name) if (library / "requirements.txt").is_file() else None
+        return Tree(name, (library,), library=True, python=own)
+    path = (start / name).resolve()
+    if not path.exists():
+        known = known_trees(course)
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known by name: {', '.join(known)}; or give a path."
+        raise TreeError(f"{option} {name}: no such tree; {hint}")
+    if path.is_file():
+        raise TreeError(f"{option} {name}: this is a file; give the directory that holds week1/, week2/ …")
+    if not any(exercise_files(path)):
+        raise TreeError(f"{option} {name}: nothing to grade in it; a tree holds its exercises as weekN/NAME.py.")
+    return Tree(name, (path,))
+
+
+def known_trees(course: Course) -> Sequence[str]:
+    libraries = sorted(path.name for path in course.libraries_root.glob("*") if any(exercise_files(path)))
+    return ["exercises", "solutions", *libraries]

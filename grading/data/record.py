@@ -1,0 +1,142 @@
+"""What a graded run leaves behind: one Record per test, and the Grade that holds them.
+
+Every report is drawn from these and from nothing else, so that points agree wherever they are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+Verdict = Literal[
+    "passed",  # every point earned
+    "failed",  # the submission is wrong; points may still be partly earned
+    "not started",  # the function still raises NotImplementedError, or the file is not there
+    "not offered",  # a library that has no such operator
+    "not gradable here",  # needs a GPU, a network, a key or a package that this machine lacks
+    "inconclusive",  # the machine was too noisy for a verdict on speed
+    "error",  # the grader itself broke: nobody's points
+]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+# A verdict that says nothing about the submission takes its points out of the total instead of scoring them 0.
+COUNTED: frozenset[Verdict] = frozenset({"passed", "failed", "not started"})
+
+
+@dataclass(frozen=True)
+class Part:
+    """A named share of one test's points, earned on its own."""
+
+    points: float
+    max_points: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of one graded test.
+
+    `id` never changes with the implementation or the way pytest was called, so it can name a row of a grade book.
+    """
+
+    id: str  # "week1/self_attention::test_scale_divides_the_scores[float16]"
+    title: str  # "scale divides the scores [float16]"
+    verdict: Verdict
+    points: float  # earned, 0 <= points <= max_points
+    max_points: float  # what the test offers, counted or not
+    seconds: float = 0.0
+    message: str = ""  # what the student reads, plain text, several lines; empty when passed
+    reason: str = ""  # the message in one line
+    mistake: str | None = None  # the name of the known mistake that explains the failure
+    handout: str | None = None  # "exercises/week1/self_attention.md#masks"
+    parts: dict[str, Part] = field(default_factory=dict)  # partial credit by name; empty where the test is one whole
+    figures: dict[str, float | int | str] = field(default_factory=dict)  # counts, ratios, errors that were measured
+    output: str = ""  # what the submission printed, cut to a bounded length
+    test_code: str = ""  # the graded test's source
+    line: int | None = None  # where that source begins in the test file
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, not {self.verdict!r}")
+        if not 0 <= self.points <= self.max_points:
+            raise ValueError(f"points must lie between 0 and max_points={self.max_points}, not {self.points}")
+        if self.verdict == "passed" and self.points != self.max_points:
+            raise ValueError(f"a test that passed earns all of its {self.max_points} points, not {self.points}")
+        if self.verdict == "not started" and self.points:
+            raise ValueError(f"a test that is not started earns no points, not {self.points}")
+
+    @property
+    def exercise(self) -> str:
+        """The exercise's path without suffix, `week1/self_attention`."""
+        return self.id.partition("::")[0]
+
+    @property
+    def test(self) -> str:
+        return self.id.partition("::")[2]
+
+    @property
+    def counted(self) -> bool:
+        """Whether the points belong to the total."""
+        return self.verdict in COUNTED
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Record:
+        parts = {name: Part(**part) for name, part in data.get("parts", {}).items()}
+        return cls(**{**data, "parts": parts})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Points added up over some records."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def points(self) -> float:
+        return _clean(sum(record.points for record in self.records if record.counted))
+
+    @property
+    def max_points(self) -> float:
+        """What can be earned here: the points of tests that could not be graded are not in it."""
+        return _clean(sum(record.max_points for record in self.records if record.counted))
+
+    @property
+    def ungraded_points(self) -> float:
+        return _clean(sum(record.max_points for record in self.records if not record.counted))
+
+    def count(self, verdict: Verdict) -> int:
+        return sum(record.verdict == verdict for record in self.records)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point that can be earned here is earned, and the grader itself worked."""
+        return self.points == self.max_points and not self.count("error")
+
+
+@dataclass(frozen=True)
+class Grade(Tally):
+    """A whole run."""
+
+    implementation: str = "exercises"  # the tree that was graded, as given to --impl
+    seed: int = 0  # of the graded inputs (--grading-seed)
+    environment: dict[str, str] = field(default_factory=dict)  # {"python": "3.11.7", "torch": "2.13.0", …}
+    problem: str = ""  # what kept the run from grading anything, an unknown --impl say
+
+    def by_exercise(self) -> dict[str, Tally]:
+        """A tally for each exercise, in the order in which they were graded."""
+        groups: dict[str, list[Record]] = {}
+        for record in self.records:
+            groups.setdefault(record.exercise, []).append(record)
+        return {name: Tally(tuple(records)) for name, records in groups.items()}
+
+
+def show_points(points: float) -> str:
+    """Points as a person writes them: `2`, `2.5`, `0.33`."""
+    return f"{points:.2f}".rstrip("0").rstrip(".")
+
+
+def _clean(total: float) -> float:
+    """A sum of points without binary dust: ten times 0.1 is 1."""
+    return round(total, 6)

@@ -1,0 +1,1 @@
+"""A failure in words: the call, the values, where they are wrong."""

@@ -1,0 +1,35 @@
+"""The exceptions that end a graded test, one for each outcome other than a pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from grading.explain.explanation import Explanation
+
+
+class Unmet(AssertionError):
+    """A submission does not do what a test expects of it."""
+
+    def __init__(self, explanation: Explanation) -> None:
+        super().__init__(explanation.reason)
+        self.explanation = explanation
+
+
+class Ungraded(pytest.skip.Exception):  # type: ignore[name-defined]
+    """Nothing to judge; to pytest, a test that is skipped."""
+
+
+class NotStarted(Ungraded):
+    """The function still raises NotImplementedError."""
+
+
+class NotOffered(Ungraded):
+    """A library that has no such operator."""
+
+
+class NotGradableHere(Ungraded):
+    """This machine lacks what the test needs."""
+
+
+class Inconclusive(Ungraded):
+    """The machine is too noisy for a verdict on speed."""

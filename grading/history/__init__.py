@@ -1,0 +1,1 @@
+"""Runs of the performance tests: recorded by pytest-benchmark, kept, compared, drawn."""

@@ -1,0 +1,1 @@
+"""What a graded test expects: answers by the closeness rule, counts, speed."""

@@ -1,0 +1,53 @@
+"""What `at_most` allows a submission to need: counted, so that the points are the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from grading.ask.got import Got
+from grading.ask.marks import AtMost
+from grading.course.layout import Course
+from grading.course.trees import find_tree
+from grading.explain.outcome import Unmet
+from grading.run.executors import InProcess, run
+
+
+def judge_counts(allowed: AtMost, course: Course, observed: Sequence[Got], figures: dict[str, Any]) -> dict[str, float]:
+    """The counts by name; Unmet where one is over its bound.
+
+    A count is a figure of this name that the test took, or what the requests with `count=True` needed together.
+    """
+    counted = [got for got in observed if got.request.count]
+    found: dict[str, float] = {}
+    why = f" ({allowed.because})" if allowed.because else ""
+    for name, bound in allowed.counts.items():
+        found[name] = figures[name] if name in figures else _total(name, counted)
+        if isinstance(bound, str):
+            assert allowed.of is not None
+            reference = _total(name, [_reference(got, course, allowed.of) for got in counted])
+            most, words = float(bound.removesuffix("x")) * reference, f", {bound} of what {allowed.of} needs"
+        else:
+            most, words = bound, ""
+        if found[name] > most:
+            what = name.replace("_", " ")
+            raise Unmet(
+                observed[-1].explain(
+                    f"{what}: {found[name]:,.0f}, more than {most:,.0f}",
+                    expected=f"at most {most:,.0f} {what}{words}{why}",
+                    got=f"{found[name]:,.0f} {what}",
+                )
+            )
+    return found
+
+
+def _total(name: str, counted: Sequence[Got]) -> float:
+    if not counted:
+        raise KeyError(f"at_most({name}=…): no request was made with count=True, and no figure has this name")
+    return sum(got.counts[name] for got in counted)
+
+
+def _reference(got: Got, course: Course, of: str) -> Got:
+    tree = find_tree(course, of, course.root, "of=")
+    result, error = run(InProcess(), got.request, tree, got.exercise)
+    return Got(got.request, result, tree, got.exercise, error)

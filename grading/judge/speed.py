@@ -1,0 +1,263 @@
+"""Judging speed: a submission against a reference, call by call in the same run, each in a process of its own.
+
+Every pair of calls gets fresh inputs, made outside the clock; who goes first alternates; every timed answer is compared
+with the reference's. Judged is the median of the paired ratios with its bootstrap interval, so that neither the machine
+nor what else runs on it decides. Where the interval does not get clear of a limit in time there is no verdict.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from grading.ask.draw import Draw
+from grading.ask.got import Got
+from grading.ask.marks import AtLeast
+from grading.ask.submission import Submission
+from grading.course.layout import Course
+from grading.course.trees import Tree, find_tree
+from grading.data.plain import tensors_in
+from grading.data.request import Process
+from grading.explain.outcome import Inconclusive, NotGradableHere, Ungraded, Unmet
+from grading.judge.ratios import LOOKS, Pair, PairedRatios, take_pairs
+from grading.judge.structure import check_structure, differing, named_tensors
+from grading.run.executors import Executor, InProcess
+
+IMPOSSIBLE = 3  # times what the hardware can do; twice looks like it where half of the FLOPs counted are masked out
+CLOCK_DOUBTS = 5  # how often a clock that may not tell the truth is looked at, with ten more pairs each time
+Ask = Callable[[Submission, Draw], Got]
+
+
+class Contest:
+    """A submission and the reference of an `at_least` mark, asked for the same things in turn."""
+
+    def __init__(self, submission: Submission, reference: Submission, named: str, limit: AtLeast, device: str) -> None:
+        self.submission, self.reference, self.named = submission, reference, named
+        self.limit, self.device = limit, device
+        self.salt = secrets.token_hex(8)  # nobody knows beforehand what will be asked, and computes it on import
+        self.overheads: list[tuple[float, float]] = []  # of each pair: what the judge's clock saw beyond the costs
+        self.last: tuple[Got, Got] | None = None  # the answers of the last pair
+        self.floor = 0.0  # seconds that the hardware needs for a call at least, once its figures are known
+
+    @classmethod
+    def arrange(cls, submission: Submission, course: Course, limit: AtLeast, device: str, ask: Ask) -> Contest:
+        """With the first reference that can run here; NotGradableHere where none can.
+
+        The reference's process is never the submission's, which could slow it down.
+        """
+        process = submission.always["process"] or Process()
+
+        def side(role: str, tree: Tree, executor: Executor, **always: Any) -> Submission:
+            always |= {"timed": True, "process": replace(process, role=role)}
+            return Submission(tree, submission.exercise, executor, **submission.always | always)
+
+        timed = side("timed", submission.tree, submission.executor)
+        timed.observed = submission.observed
+        executor = InProcess(isinstance(submission.executor, InProcess) and submission.executor.live)
+        reasons = []
+        for named in limit.of:
+            whose, _, function = named.partition(".")
+            tree = find_tree(course, whose, course.root, "of=")
+            reference = side("reference", tree, executor, **({"name": function} if function else {}))
+            contest = cls(timed, reference, named, limit, device)
+            try:
+                contest._ask(reference, ask, 0)
+            except Ungraded as reason:
+                reasons.append(f"{named}: {reason}")
+            else:
+                return contest
+        raise NotGradableHere(f"nothing to take_pairs its speed with can run here ({'; '.join(reasons)})")
+
+    @property
+    def reference_words(self) -> str:
+        tree, _, function = self.named.partition(".")
+        whose = "the solution" if tree == "solutions" else tree
+        return f"{whose}'s {function}" if function else whose
+
+    def run(self, ask: Ask) -> PairedRatios:
+        """Compare; Unmet where an answer is wrong, or looks fast by a clock that does not tell the truth."""
+        pairs = map(functools.partial(self._pair, ask), itertools.count())
+        comparison = take_pairs(pairs, self.limit)
+        if comparison.verdict(self.limit.factors[0]) == "fast enough":
+            self._check_clock(comparison, pairs)
+        return comparison
+
+    def _pair(self, ask: Ask, number: int) -> Pair:
+        first_theirs = bool(number % 2)
+        if first_theirs:
+            right = self._ask(self.reference, ask, number)
+        got = self._ask(self.submission, ask, number)
+        if not first_theirs:
+            right = self._ask(self.reference, ask, number)
+        self._check_answer(got, right)
+        self.last = got, right
+        self.overheads.append((got.elapsed - got.result.cost, right.elapsed - right.result.cost))
+        return Pair(got.result.cost, right.result.cost)
+
+    def _ask(self, side: Submission, ask: Ask, number: int) -> Got:
+        """Ask one side for one call; the number decides the inputs, so that both sides get the same."""
+        side.observed.clear()
+        got = ask(side, Draw(self.submission.always["seed"], f"{self.salt} {number}", self.device))
+        if side.observed != [got]:
+            raise TypeError("speed takes a function that asks the submission once and returns what came back")
+        if side is self.reference and got.trouble and got.trouble.kind == "raised":
+            raise RuntimeError(f"the reference {self.named} failed: {got.trouble.message}\n{got.trouble.traceback}")
+        got.require_answer()
+        return got
+
+    def _check_answer(self, got: Got, right: Got) -> None:
+        """Whether a timed answer is the reference's: to half the digits of its dtype."""
+        check_structure(got, got.output, right.output)
+        ours, theirs = named_tensors(got.output), named_tensors(right.output)
+        for name in right.result.grads:
+            label = f"gradient of {name}"
+            if (grad := right.result.grads[name]) is not None and got.result.grads.get(name) is not None:
+                ours[label], theirs[label] = got.result.grads[name], grad
+        for name, tensor in theirs.items():
+            if not _same_answer(ours[name], tensor):
+                raise Unmet(
+                    got.explain(
+                        f"an answer that was timed is wrong: {name}",
+                        expected="each timed call to give the answer to its own inputs before it returns",
+                        got="other numbers than the reference's, for inputs that no call had before",
+                    )
+                )
+        if not theirs and (where := differing(got.output, right.output)):
+            raise Unmet(got.explain("an answer that was timed is wrong", expected=str(right.output), got=where))
+
+    def _check_clock(self, comparison: PairedRatios, pairs: Iterator[Pair]) -> None:
+        """The judge's own clock stands outside the submission's process: what it saw must have been paid for."""
+        for doubts in range(CLOCK_DOUBTS + 1):
+            list(itertools.islice(pairs, LOOKS[1] if doubts else 0))  # on a busy machine some of these are undisturbed
+            ours, theirs = (min(each) for each in zip(*self.overheads, strict=True))
+            if ours - 2 * theirs <= 0.25 * comparison.reference_cost + 0.002:
+                return
+        assert self.last is not None
+        raise Unmet(
+            self.last[0].explain(
+                "the time of the calls cannot be what it is said to be",
+                expected="a clock, and other threads of the process, that the submission leaves alone",
+                got=f"calls of {show_seconds(comparison.cost)}, and at least {show_seconds(ours)} around each "
+                f"that nobody accounts for; the reference's calls have {show_seconds(theirs)} around them",
+            )
+        )
+
+    def figures(self, comparison: PairedRatios, ask: Ask) -> dict[str, Any]:
+        """What was measured, for records: speed, counts of the reference, and how near that comes to the hardware."""
+        from grading.judge.hardware import ceilings, machine_kind
+
+        assert self.last is not None
+        _, right = self.last
+        low, high = comparison.interval()
+        found: dict[str, Any] = {
+            "implementation": self.submission.tree.name,
+            "reference": self.named,
+            "reference_version": _version(self.named),
+            "machine": machine_kind(),
+            "ratio": comparison.ratio,
+            "ratio_low": low,
+            "ratio_high": high,
+            "pairs": len(comparison.pairs),
+            "seconds": comparison.cost,
+            "reference_seconds": comparison.reference_cost,
+        }
+        carried = [
+            *right.request.inputs,
+            *tensors_in(right.output),
+            *tensors_in(list(right.result.grads.values())),
+        ]
+        moved = sum(tensor.nbytes for tensor in carried)
+        found["gigabytes_a_second"] = moved / comparison.cost / 1e9
+        try:
+            flops = self._counts(self.reference, ask)["flops"]
+        except (Unmet, Ungraded, RuntimeError):  # a kernel that only its own launcher sees
+            flops = 0
+        dtype = next((t.dtype for t in right.request.inputs if t.is_floating_point()), None)
+        if dtype is not None:
+            limits = ceilings(self.device, dtype)
+            found["share_of_hardware"] = limits.floor(flops, moved) / comparison.cost
+            self.floor = limits.floor(flops, moved if self.device == "cuda" else 0)  # a CPU's inputs are in its caches
+        if flops:
+            found["teraflops_a_second"] = flops / comparison.cost / 1e12
+        return found
+
+    def _counts(self, side: Submission, ask: Ask) -> dict[str, int]:
+        counting = Submission(side.tree, side.exercise, side.executor, **{**side.always, "timed": False, "count": True})
+        return self._ask(counting, ask, 0).counts
+
+    def operations(self, ask: Ask) -> str:
+        """How many operations each side calls, where that may explain a difference in speed."""
+        try:
+            ours, theirs = (self._counts(side, ask) for side in (self.submission, self.reference))
+        except (Unmet, Ungraded, RuntimeError):
+            return ""
+        if ours["ops"] < 2 * theirs["ops"]:
+            return ""
+        return (
+            f"{ours['ops']:,} PyTorch operations a call where the reference calls {theirs['ops']:,}: a loop in Python, "
+            "perhaps, where one operation on a whole tensor would do"
+        )
+
+
+def _same_answer(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    if not theirs.is_floating_point():
+        return torch.equal(ours, theirs.to(ours.dtype))
+    tolerance = math.sqrt(max(torch.finfo(t.dtype).eps for t in (ours, theirs)))
+    a, b = ours.double(), theirs.double()
+    scale = b[b.isfinite()].abs().max().item() if b.isfinite().any() else 0.0
+    return torch.allclose(a, b, rtol=0, atol=tolerance * scale, equal_nan=True)
+
+
+def _version(named: str) -> str:
+    """Of the package that a reference comes from; the solutions are as new as PyTorch lets them be."""
+    tree = named.partition(".")[0]
+    try:
+        return metadata.version(tree)
+    except metadata.PackageNotFoundError:
+        return f"torch {metadata.version('torch')}"
+
+
+def show_seconds(seconds: float) -> str:
+    """`12 ms`, `350 µs`: two digits or three."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if abs(seconds) >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def judge_speed(contest: Contest, ask: Ask, comparison: PairedRatios, earned: Callable[[str], None]) -> None:
+    """Say `earned(limit)` for each limit that is kept; raise Unmet for the first that is not, or Inconclusive."""
+    limit, whose = contest.limit, contest.reference_words
+    if comparison.cost * IMPOSSIBLE < contest.floor:
+        raise Inconclusive(
+            f"the measurement is broken: {show_seconds(comparison.cost)} a call, where this machine needs "
+            f"{show_seconds(contest.floor)} for the reference's FLOPs or for moving what goes in and out"
+        )
+    low, high = comparison.interval()
+    verdicts = {text: comparison.verdict(factor) for text, factor in zip(limit.texts, limit.factors, strict=True)}
+    for text, verdict in verdicts.items():
+        if verdict == "fast enough":
+            earned(text)
+    about = f"{comparison.ratio:.2f} times its speed ({low:.2f} to {high:.2f}; {len(comparison.pairs)} pairs of calls)"
+    for text, verdict in verdicts.items():
+        if verdict == "too slow":
+            assert contest.last is not None
+            raise Unmet(
+                contest.last[0].explain(
+                    f"too slow: {comparison.ratio:.2g}x the speed of {whose}, {text} is asked for",
+                    expected=f"at least {text.removesuffix('x')} times the speed of {whose}, which takes "
+                    f"{show_seconds(comparison.reference_cost)} a call here",
+                    got=f"{show_seconds(comparison.cost)} a call, {about}",
+                    location=contest.operations(ask),
+                )
+            )
+    if "inconclusive" in verdicts.values():
+        raise Inconclusive(f"this machine is too noisy to take_pairs its speed with that of {whose}: {about}")

@@ -1,0 +1,141 @@
+"""How an answer must be built, and what it promises beside its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from grading.ask.got import Got
+from grading.data.plain import Opaque
+from grading.explain.location import describe_location
+from grading.explain.outcome import Unmet
+from grading.explain.show import show_shape, show_value
+
+Named = dict[str, torch.Tensor]
+
+
+def named_tensors(outputs: Any) -> Named:
+    """The tensors of an output: `output`, or `output[0]`, `output["name"]` where it is a container."""
+    if isinstance(outputs, torch.Tensor):
+        return {"output": outputs}
+    named: Named = {}
+
+    def walk(value: Any, name: str) -> None:
+        if isinstance(value, torch.Tensor):
+            named[name] = value
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                walk(item, f"{name}[{key!r}]")
+        elif isinstance(value, (list, tuple)):
+            for number, item in enumerate(value):
+                walk(item, f"{name}[{number}]")
+
+    walk(outputs, "output")
+    return named
+
+
+def check_structure(
+    got: Got, answer: Any, right: Any, *, dtypes: Sequence[torch.dtype | None] | None = None, same_dtype: bool = False
+) -> None:
+    """Unmet unless the answer is built like `right`: the same containers, plain tensors, shapes and dtypes."""
+    facts = iter(got.result.facts)
+    expected_dtypes = iter(dtypes or ())
+
+    def fail(reason: str, expected: str, returned: str, name: str) -> None:
+        prefix = "" if name == "output" else f"{name}: "
+        raise Unmet(got.explain(f"{prefix}{reason}", expected=f"{prefix}{expected}", got=f"{prefix}{returned}"))
+
+    def walk(answer: Any, right: Any, name: str) -> None:
+        if isinstance(right, torch.Tensor):
+            dtype = next(expected_dtypes, None) or (right.dtype if same_dtype else None)
+            wanted = f"a tensor {show_shape(right.shape)}" + (
+                f" of {str(dtype).removeprefix('torch.')}" if dtype else ""
+            )
+            if not isinstance(answer, torch.Tensor):
+                fail("no tensor was returned", wanted, f"{type_name(answer)}: {show_value(answer)}", name)
+            seen = next(facts)
+            if tuple(answer.shape) != tuple(right.shape):
+                fail("wrong shape", wanted, show_value(answer), name)
+            if dtype is not None and answer.dtype != dtype:
+                fail("wrong dtype", wanted, show_value(answer), name)
+            if seen.type != "Tensor":
+                fail("not a plain torch.Tensor", wanted, f"a {seen.type}", name)
+            device = next((tensor.device.type for tensor in got.request.inputs), seen.device)
+            if seen.device != device:
+                fail("wrong device", f"a tensor on {device}", f"one on {seen.device}", name)
+        elif isinstance(right, (tuple, list)):
+            if not isinstance(answer, (tuple, list)) or len(answer) != len(right):
+                expected = f"{len(right)} values: {show_value(right)}"
+                fail("wrong structure", expected, show_value(answer), name)
+            for number, (inner, outer) in enumerate(zip(answer, right, strict=True)):
+                walk(inner, outer, f"{name}[{number}]")
+        elif isinstance(right, dict):
+            if not isinstance(answer, dict) or set(answer) != set(right):
+                fail("wrong keys", f"keys {sorted(right)}", _keys(answer), name)
+            for key in answer:  # in the answer's order, as its facts are
+                walk(answer[key], right[key], f"{name}[{key!r}]")
+        elif right is None and answer is not None:
+            fail("a value was returned where None belongs", "None", show_value(answer), name)
+
+    walk(answer, right, "output")
+
+
+def _keys(answer: Any) -> str:
+    return (
+        f"keys {sorted(map(str, answer))}" if isinstance(answer, dict) else f"{type_name(answer)}: {show_value(answer)}"
+    )
+
+
+def type_name(value: Any) -> str:
+    return value.type if isinstance(value, Opaque) else type(value).__name__
+
+
+def check_promises(got: Got, *, alias: bool = False, writes: Sequence[Any] = ()) -> None:
+    """Unmet where inputs were changed that should not be, or the answer shares memory with one."""
+    allowed = {got.request.inputs.number(tensor) for tensor in writes}
+    for number in got.result.changed:
+        if number not in allowed:
+            name = got.name_of(number)
+            raise Unmet(
+                got.explain(
+                    f"the call changed its argument {name}",
+                    expected=f"{name} unchanged",
+                    got="changed numbers in it (an in-place operation: +=, masked_fill_, softmax(out=…) …)",
+                )
+            )
+    if alias:
+        return
+    for facts in got.result.facts:
+        shared = [number for number in facts.aliases if number not in allowed]
+        if shared:
+            name = got.name_of(shared[0])
+            raise Unmet(
+                got.explain(
+                    f"the answer shares memory with {name}",
+                    expected="a new tensor",
+                    got=f"a view of {name}: changing one changes the other",
+                )
+            )
+
+
+def differing(answer: Any, right: Any) -> str:
+    """Where plain data of the same structure differs, in words; empty where it is equal."""
+    if isinstance(right, torch.Tensor):
+        if torch.equal(answer, right):
+            return ""
+        both_nan = (
+            answer.isnan() & right.isnan() if right.is_floating_point() else torch.zeros_like(right, dtype=torch.bool)
+        )
+        mask = (answer != right) & ~both_nan
+        return describe_location(mask, None) if mask.any() else ""
+    if isinstance(right, (tuple, list)):
+        return next((where for pair in zip(answer, right, strict=True) if (where := differing(*pair))), "")
+    if isinstance(right, dict):
+        return next((f"{key!r}: {where}" for key in right if (where := differing(answer[key], right[key]))), "")
+    return (
+        ""
+        if type(answer) is type(right) and answer == right
+        else f"{show_value(answer)} instead of {show_value(right)}"
+    )

@@ -1,0 +1,1 @@
+"""The bank of known mistakes, and the recogniser that names them to students."""

@@ -1,0 +1,134 @@
+"""Names the known mistake that gives the same wrong answers as a submission."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from grading.ask.got import Got
+from grading.course.layout import Course
+from grading.course.trees import Tree, find_tree
+from grading.data.request import Request
+from grading.data.result import Result
+from grading.mistakes.agreement import agreement
+from grading.mistakes.bank import Mistake, MistakeError, load_bank
+from grading.run.executors import InProcess, run
+
+View = Callable[[Result, Request], Result]
+
+_REPLAY_SECONDS = 10.0
+
+
+@functools.cache
+def recogniser(course: Course, exercise: str) -> Recogniser:
+    """The exercise's recogniser, its mistakes imported once a process."""
+    return Recogniser(course, exercise)
+
+
+class Recogniser:
+    """Finds the one known mistake that gives the same wrong answers as a submission."""
+
+    def __init__(self, course: Course, exercise: str) -> None:
+        self.exercise = exercise
+        self._solution = find_tree(course, "solutions", course.root)
+        self._trees: list[tuple[Mistake, Tree]] = []
+        self._answers: dict[tuple[bytes, str], Result] = {}
+        self._unscripted: dict[tuple[int, str], Result] = {}  # of one look-up: a model may answer anew in another test
+        with contextlib.suppress(MistakeError):  # `python -m grading check` tells; a student's run goes on without
+            for mistake in load_bank(course, exercise):
+                with contextlib.suppress(MistakeError):
+                    self._trees.append((mistake, mistake.tree(course)))
+
+    def recognise(self, observed: Sequence[Got], history: Sequence[Got] = ()) -> Mistake | None:
+        """The mistake that explains what was just observed; None where none does, or more than one could.
+
+        `observed`: what the failing test saw. `history`: what earlier tests saw, to tell apart mistakes that look
+        alike in this test.
+        """
+        recent = [got for got in observed if not got.request.count][-6:]  # what is counted is not compared
+        self._unscripted.clear()
+        for see in (_as_it_is, _whatever_the_prompts) if any(got.result.heard for got in recent) else (_as_it_is,):
+            rights = [see(self._replay(got.request, self._solution), got.request) for got in recent]
+            if all(agreement(see(got.result, got.request), r, r) for got, r in zip(recent, rights, strict=True)):
+                return None  # right answers, at too high a price
+            candidates = self._agreeing(self._trees, recent, see, wrong=True)
+            if len(candidates) > 1:
+                candidates = self._agreeing(candidates, list(history)[::-1], see, wrong=False)
+            if candidates:
+                return candidates[0][0] if len(candidates) == 1 else None
+        return None
+
+    def _agreeing(
+        self, candidates: Sequence[tuple[Mistake, Tree]], gots: Sequence[Got], see: View, wrong: bool
+    ) -> list[tuple[Mistake, Tree]]:
+        """Those that answer each request as the submission did, and (`wrong`) once at least not as the solution."""
+        left, differing = list(candidates), set()
+        for got in gots:
+            if len(left) <= (0 if wrong else 1):
+                break
+            given, right = (see(each, got.request) for each in (got.result, self._replay(got.request, self._solution)))
+            survivors = []
+            for mistake, tree in left:
+                verdict = agreement(given, see(self._replay(got.request, tree), got.request), right)
+                if verdict is not None:
+                    survivors.append((mistake, tree))
+                    if verdict == "both wrong":
+                        differing.add(mistake.name)
+            left = survivors
+        return [pair for pair in left if pair[0].name in differing] if wrong else left
+
+    def _replay(self, request: Request, tree: Tree) -> Result:
+        """What the tree answers; remembered, because the same tests ask all submissions the same."""
+        mine = id(request), tree.name
+        request = replace(request, seconds=min(request.seconds, _REPLAY_SECONDS))
+        if request.model is not None:
+            if mine not in self._unscripted:
+                self._unscripted[mine] = run(InProcess(), request, tree, self.exercise)[0]
+            return self._unscripted[mine]
+        key = hashlib.sha256(request.encode()).digest(), tree.name
+        if key not in self._answers:
+            result, _ = run(InProcess(), request, tree, self.exercise)
+            self._answers[key] = result
+        return self._answers[key]
+
+
+def _as_it_is(result: Result, request: Request) -> Result:
+    return result
+
+
+def _whatever_the_prompts(result: Result, request: Request) -> Result:
+    """What a language model heard without the words that the submission chose, and in any order.
+
+    Of each request remain its tools, the calls of tools before it, and which texts it holds of those that the test
+    gave or the model said.
+    """
+    heard = result.heard or []
+    given = _strings([request.args, request.kwargs, [each.get("reply") for each in heard]])
+    texts = sorted({text for text in given if len(text) > 1})
+
+    def gist(each: dict[str, Any]) -> list[Any]:
+        told = "\n".join(message["text"] for message in each["messages"])
+        calls = [call for message in each["messages"] for call in message["tools"]]
+        return [each["model"], each["key"], sorted(each["tools"]), calls, [text for text in texts if text in told]]
+
+    return replace(result, heard=sorted(map(gist, heard), key=repr))
+
+
+def _strings(value: Any) -> list[str]:
+    """The texts in nested data, also in such as is written in JSON."""
+    match value:
+        case str():
+            with contextlib.suppress(ValueError):
+                if isinstance(inner := json.loads(value), (list, dict)):
+                    return [value, *_strings(inner)]
+            return [value]
+        case dict():
+            return [text for each in value.items() for text in _strings(list(each))]
+        case list() | tuple():
+            return [text for each in value for text in _strings(each)]
+    return []

@@ -1,0 +1,45 @@
+"""The child process: requests arrive through one pipe, their results leave through another.
+
+Started as `python -m grading.run.child IN OUT`. The first message holds its limits as JSON; after it come pairs of a
+tree as JSON and a request. The child holds no oracle, and under `--isolate` it can't read the files that do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from grading.run.limits import forbid_network, forbid_reading, limit_memory
+from grading.run.pipe import read_message, write_message
+
+
+def main() -> None:
+    incoming, outgoing = os.fdopen(int(sys.argv[1]), "rb"), os.fdopen(int(sys.argv[2]), "wb")
+    setup = json.loads(read_message(incoming) or b"{}")
+
+    from grading.course.trees import Tree
+    from grading.data.request import Request
+    from grading.data.result import Result, Trouble
+    from grading.run.observer import observe
+
+    forbid_reading([Path(root) for root in setup["forbidden"]])
+    if setup["memory_mb"]:
+        limit_memory(setup["memory_mb"])
+    if setup["loopback"]:
+        forbid_network()
+    write_message(outgoing, b"ready")
+    while (message := read_message(incoming)) is not None:
+        whose = json.loads(message)
+        tree = Tree(whose["name"], tuple(Path(root) for root in whose["roots"]), whose["library"])
+        result, _ = observe(Request.decode(read_message(incoming) or b""), tree, whose["exercise"])
+        try:
+            answer = result.encode()
+        except MemoryError:
+            answer = Result(trouble=Trouble("memory", "ran out of memory")).encode()
+        write_message(outgoing, answer)
+
+
+if __name__ == "__main__":
+    main()

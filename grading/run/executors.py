@@ -1,0 +1,98 @@
+"""Where requests run: in this process, or in a child that can be limited, killed and not trusted."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from grading.course.trees import Tree
+from grading.data.request import Process, Request
+from grading.data.result import Result
+from grading.run.process import Place, set_environment
+
+
+class Executor(Protocol):
+    def run(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+        """The result, and the submission's own exception where a debugger could use it."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def run(executor: Executor, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+    """What the executor observes, and what the request's model heard meanwhile."""
+    if request.model is None:
+        return executor.run(request, tree, exercise)
+    request.model.begin()
+    result, error = executor.run(request, tree, exercise)
+    return replace(result, heard=request.model.heard()), error
+
+
+class InProcess:
+    """Fast, and a debugger can step into the submission; a crash takes the run with it.
+
+    A request that wants a process of its own gets one, shared by all trees. `live` leaves the terminal to the
+    submission and keeps everything here, for a debugger.
+    """
+
+    def __init__(self, live: bool = False) -> None:
+        self.live = live
+
+    def run(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+        if tree.python or (request.process is not None and not self.live):
+            return _shared(request.process or Process(), tree.python).run(request, tree, exercise), None
+        from grading.run.observer import observe
+
+        if request.process is not None:
+            set_environment(os.environ, request.process, _own_folder())
+        return observe(request, tree, exercise, live=self.live)
+
+    def close(self) -> None:
+        pass
+
+
+class Isolated:
+    """One child at a time, for one exercise; a child that dies or is killed is replaced before the next request."""
+
+    def __init__(self, forbidden: tuple[Path, ...], memory_mb: int) -> None:
+        self.forbidden, self.memory_mb = forbidden, memory_mb
+        self._place: Place | None = None
+        self._serves: tuple[Tree, str, Process | None] | None = None
+
+    def run(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+        if self._place is None or self._serves != (tree, exercise, request.process):
+            self.close()
+            forbidden = tuple(root for root in self.forbidden if not _inside(tree, root))
+            self._place = Place(request.process or Process(), tree.python, forbidden, self.memory_mb)
+            self._serves = (tree, exercise, request.process)
+        return self._place.run(request, tree, exercise), None
+
+    def close(self) -> None:
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+
+@functools.cache
+def _shared(process: Process, python: Path | None) -> Place:
+    """The child of this process in which requests of every tree run: frameworks are imported once."""
+    place = Place(process, python)
+    atexit.register(place.close)
+    return place
+
+
+@functools.cache
+def _own_folder() -> str:
+    folder = tempfile.TemporaryDirectory(prefix="whetstone-")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def _inside(tree: Tree, root: Path) -> bool:
+    """Whether the graded tree itself lies there: grading `solutions` must be able to read them."""
+    return any(each.is_relative_to(root) for each in tree.roots)

@@ -1,0 +1,201 @@
+"""Runs a request against a loaded submission and notes what can be seen from outside.
+
+Used in the test process and in the child (`grading.run.child`); holds no oracle and judges nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from grading.course.trees import Tree
+from grading.data.plain import TensorFacts, make_plain, map_tensors, tensors_in
+from grading.data.request import Request, Scenario, cotangents
+from grading.data.result import Result
+from grading.run.copies import Copies
+from grading.run.guards import Printed, time_limit
+from grading.run.stopwatch import NoStopwatch, Stopwatch, stopwatch
+from grading.run.trouble import check_call, explain_trouble, find
+
+# Graded tensors are small: threads would only wait for each other, for ages on a busy machine. And a sum has one order.
+torch.set_num_threads(1)
+
+
+def observe(request: Request, tree: Tree, exercise: str, *, live: bool = False) -> tuple[Result, BaseException | None]:
+    """The result, and the submission's exception itself for a debugger in the same process.
+
+    `live` leaves the terminal to the submission: its prints show at once and no time limit interrupts a debugger.
+    """
+    observer = _Observer(request, tree, exercise)
+    printed = Printed()
+    error: BaseException | None = None
+    started = time.perf_counter()
+    outlet = contextlib.nullcontext() if live else contextlib.redirect_stdout(printed)
+    try:
+        with outlet, time_limit(None if live else request.seconds):
+            observer.work()
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as caught:
+        error = caught
+        observer.seen["trouble"] = explain_trouble(caught, request, tree, exercise, observer.imported)
+    observer.seen.setdefault("seconds", time.perf_counter() - started)
+    return Result(printed=printed.kept, **observer.seen), error
+
+
+class _Observer:
+    """One request as it runs; `seen` fills with the fields of the Result as far as the work gets."""
+
+    def __init__(self, request: Request, tree: Tree, exercise: str) -> None:
+        self.request, self.tree, self.exercise = request, tree, exercise
+        self.seen: dict[str, Any] = {}
+        self.imported = False
+        self.clock: Stopwatch = NoStopwatch()
+
+    def work(self) -> None:
+        request = self.request
+        module = self.tree.load(self.exercise)
+        self.imported = True
+        torch.manual_seed(request.seed)
+        random.seed(request.seed)
+        copies = Copies(request.inputs)
+        inputs = copies.tensors
+        for number in request.grad or ():
+            inputs[number].requires_grad_()
+        counts: dict[str, int] = {}
+        try:
+            target, parameters = self._target(module, copies)
+            args, kwargs = copies.put_in((request.args, request.kwargs))
+            if request.timed:
+                self.clock = stopwatch(inputs)
+            with self._counting([*inputs, *parameters.values()], counts):
+                output = self._call(target, args, kwargs)
+                if request.timed:  # what another thread still writes later is missing from it
+                    self.seen["output"] = _snapshot(output)
+                if request.grad is not None:
+                    self.seen["grads"] = self._gradients(output, inputs, parameters)
+        finally:
+            self.seen["changed"] = copies.changed()
+        self.seen["counts"] = counts
+        self.seen["cost"] = self.clock.cost()
+        self.seen["facts"] = tuple(_facts(tensor, inputs) for tensor in tensors_in(_shallow(output)))
+        self.seen.setdefault("output", _snapshot(output))
+
+    def _target(self, module: Any, copies: Copies) -> tuple[Callable[..., Any], Mapping[str, torch.Tensor]]:
+        """What is to be called, and the parameters that want a gradient."""
+        request = self.request
+        if request.scenario is not None:
+            function = compile_scenario(request.scenario)
+            return (lambda *args, **kwargs: function(module, *args, **kwargs)), {}
+        target = find(request.name, module, self.exercise)
+        if request.init is None:
+            return target, {}
+        init_args, init_kwargs = copies.put_in(request.init)
+        check_call(target, init_args, init_kwargs, request.name)
+        made = target(*init_args, **init_kwargs)
+        if request.to:
+            made = made.to(*request.to)
+        if request.state is not None:
+            state = copies.put_in(request.state)
+            made.load_state_dict({name: value.detach().clone() for name, value in state.items()})
+        if request.training is not None:
+            made.train(request.training)
+        parameters = dict(made.named_parameters()) if isinstance(made, torch.nn.Module) else {}
+        return (made if request.method is None else getattr(made, request.method)), parameters
+
+    def _call(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.request.scenario is None:
+            signed = target.forward if isinstance(target, torch.nn.Module) else target
+            self.seen["parameters"] = check_call(signed, args, kwargs, self.request.name)
+        started = time.perf_counter()
+        with self.clock:
+            output = target(*args, **kwargs)
+        self.seen["seconds"] = time.perf_counter() - started
+        return output
+
+    def _gradients(
+        self, output: Any, inputs: list[torch.Tensor], parameters: Mapping[str, torch.Tensor]
+    ) -> dict[int | str, torch.Tensor | None]:
+        """Vector-Jacobian products with the cotangents of the request; None where nothing flows."""
+        request = self.request
+        floating = [tensor for tensor in tensors_in(_shallow(output)) if tensor.is_floating_point()]
+        above = cotangents(floating, request.cotangent, request.seed)
+        pairs = [(tensor, grad) for tensor, grad in zip(floating, above, strict=True) if tensor.requires_grad]
+        wanted: dict[int | str, torch.Tensor] = {number: inputs[number] for number in request.grad or ()}
+        wanted |= {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        if not pairs or not wanted:
+            return dict.fromkeys(wanted)
+        tensors, gradients = zip(*pairs, strict=True)
+        with self.clock:
+            found = torch.autograd.grad(tensors, list(wanted.values()), gradients, allow_unused=True)
+        return {
+            key: None if grad is None else make_plain(grad).clone() for key, grad in zip(wanted, found, strict=True)
+        }
+
+    @contextlib.contextmanager
+    def _counting(self, inputs: list[torch.Tensor], into: dict[str, int]) -> Iterator[None]:
+        if not self.request.count:
+            yield
+            return
+        from grading.run.counters import count
+
+        with count(exclude=inputs) as counts:
+            yield
+        into |= counts.figures()
+
+
+_compiled = itertools.count(1)
+
+
+def compile_scenario(scenario: Scenario) -> Callable[..., Any]:
+    """The function again, in a module of its own that holds the imports and definitions it needs and no more."""
+    # Registered, each under a name of its own: Dynamo looks up the module of the code that it compiles, and keeps it.
+    module = types.ModuleType(f"scenario_{next(_compiled)}")
+    sys.modules[module.__name__] = module
+    exec(scenario.imports, vars(module))
+    for line, source in scenario.definitions:
+        exec(compile("\n" * (line - 1) + source, scenario.filename, "exec"), vars(module))
+    return getattr(module, scenario.name)
+
+
+def _snapshot(output: Any) -> Any:
+    """The output as plain data of its own."""
+    return map_tensors(make_plain(output), torch.clone)
+
+
+def _shallow(output: Any) -> Any:
+    """The output's structure with its tensors as they are, for looking at them."""
+    if isinstance(output, (list, tuple)):
+        return [_shallow(item) for item in output]
+    if isinstance(output, dict):
+        return {key: _shallow(item) for key, item in output.items() if isinstance(key, (str, int))}
+    if isinstance(output, torch.Tensor) and isinstance(make_plain(output), torch.Tensor):
+        return output
+    return None
+
+
+def _facts(tensor: torch.Tensor, inputs: list[torch.Tensor]) -> TensorFacts:
+    memory = tensor.untyped_storage()
+    aliases = [
+        number
+        for number, each in enumerate(inputs)
+        if tensor.numel() and each.numel() and each.untyped_storage()._cdata == memory._cdata
+    ]
+    kind = type(tensor)
+    return TensorFacts(
+        type=kind.__name__,
+        shape=tuple(tensor.shape),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        device=tensor.device.type,
+        contiguous=tensor.is_contiguous(),
+        requires_grad=tensor.requires_grad,
+        aliases=tuple(aliases),
+    )

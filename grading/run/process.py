@@ -1,0 +1,186 @@
+"""A child process as its parent sees it: started, asked, timed out, replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from grading.course.trees import Tree
+from grading.data.request import Process, Request
+from grading.data.result import Result, Trouble
+from grading.run.pipe import write_message
+
+STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
+GRACE_SECONDS = 2.0  # past a test's time limit, for the child to say itself where it was
+KEPT_OUTPUT = 20_000
+
+
+class Place:
+    """A child, started when it is first needed and again after it has died."""
+
+    def __init__(
+        self, process: Process, python: Path | None, forbidden: tuple[Path, ...] = (), memory_mb: int = 0
+    ) -> None:
+        self.process, self.python, self.forbidden, self.memory_mb = process, python, forbidden, memory_mb
+        self._child: Child | None = None
+
+    def run(self, request: Request, tree: Tree, exercise: str) -> Result:
+        if self.python is not None and not self.python.exists():
+            message = f"{tree.name} needs an environment of its own: make {tree.name}"
+            return Result(trouble=Trouble("load", message, bases=("ImportError",)))
+        if self._child is None:
+            setup = {
+                "forbidden": [str(root) for root in self.forbidden],
+                "memory_mb": self.memory_mb,
+                "loopback": self.process.loopback,
+            }
+            try:
+                self._child = Child(setup, self.process, self.python)
+            except Gone as gone:
+                raise RuntimeError(f"the child process did not start: {gone}") from None
+        whose = {
+            "name": tree.name,
+            "roots": [str(root) for root in tree.roots],
+            "library": tree.library,
+            "exercise": exercise,
+        }
+        try:
+            seconds = request.seconds + GRACE_SECONDS
+            return Result.decode(self._child.ask(json.dumps(whose).encode(), request.encode(), seconds=seconds))
+        except Gone as gone:
+            printed = self._child.output()
+            self.close()
+            return Result(trouble=gone.trouble(request.seconds, self.memory_mb), printed=printed)
+        except ValueError:
+            self.close()
+            message = "the submission wrote to the grader's pipe: its answer cannot be read"
+            return Result(trouble=Trouble("died", message))
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
+def set_environment(environment: MutableMapping[str, str], process: Process, folder: str) -> None:
+    for name, value in process.environment:
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value.replace("{folder}", folder)
+
+
+class Gone(Exception):
+    """The child has not answered and will not."""
+
+    def __init__(self, how: str, status: int | None, output: str) -> None:
+        super().__init__(f"{how} {status if status is not None else ''}\n{output}".strip())
+        self.how, self.status, self.output = how, status, output
+
+    def trouble(self, seconds: float, memory_mb: int) -> Trouble:
+        if self.how == "time":
+            return Trouble(
+                "time", f"did not finish within {seconds:g} s and did not let itself be interrupted; it was killed"
+            )
+        if "DefaultCPUAllocator" in self.output or "bad_alloc" in self.output or "MemoryError" in self.output:
+            return Trouble("memory", f"ran out of memory (the limit is {memory_mb} MB, see --memory-limit)")
+        if self.status is not None and self.status < 0:
+            name = signal.Signals(-self.status).name
+            what = {"SIGSEGV": "a segmentation fault", "SIGKILL": "killed, perhaps for its memory"}.get(name, "a crash")
+            return Trouble("died", f"the process died of {name}: {what}")
+        return Trouble(
+            "died", f"the process ended itself with exit status {self.status} (os._exit, or a library that quits)"
+        )
+
+
+class Child:
+    def __init__(self, setup: dict[str, object], process: Process, python: Path | None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="whetstone-")
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        set_environment(environment, process, self._folder.name)
+        self._process = subprocess.Popen(
+            [str(python or sys.executable), "-P", "-m", "grading.run.child", str(theirs_in), str(theirs_out)],
+            pass_fds=(theirs_in, theirs_out),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self._folder.name,
+            env=environment,
+            start_new_session=True,  # so that what the submission starts can be killed with it
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._to: BinaryIO = os.fdopen(ours_out, "wb")
+        self._from = ours_in
+        self._printed = bytearray()
+        assert self._process.stdout is not None
+        self._drain = threading.Thread(target=self._keep_beginning, args=(self._process.stdout,), daemon=True)
+        self._drain.start()
+        self.ask(json.dumps(setup).encode(), seconds=STARTUP_SECONDS)
+
+    def _keep_beginning(self, pipe: IO[bytes]) -> None:
+        while chunk := pipe.read1(65536):  # type: ignore[attr-defined]
+            self._printed += chunk[: max(0, KEPT_OUTPUT - len(self._printed))]
+
+    def output(self) -> str:
+        return self._printed.decode("utf-8", "replace")
+
+    def ask(self, *messages: bytes, seconds: float) -> bytes:
+        """The answer to all of them. Gone where there is none in time."""
+        deadline = time.monotonic() + seconds
+        try:
+            for message in messages:
+                write_message(self._to, message)
+        except BrokenPipeError:
+            raise self._gone("died") from None
+        head = self._read(8, deadline)
+        return self._read(int.from_bytes(head, "little"), deadline)
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        data = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._from, selectors.EVENT_READ)
+            while len(data) < size:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise self._gone("time")
+                chunk = os.read(self._from, min(size - len(data), 1 << 20))
+                if not chunk:
+                    raise self._gone("died")
+                data += chunk
+        return bytes(data)
+
+    def _gone(self, how: str) -> Gone:
+        if how == "died":
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self._drain.join(1)
+        return Gone(how, self._process.poll(), self.output())
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._to.close()
+        os.close(self._from)
+        self._drain.join(1)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._folder.cleanup()

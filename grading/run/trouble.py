@@ -1,0 +1,112 @@
+"""Why there is no answer: the submission's exception in one line for the student, with the submission's own frames."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import traceback
+from typing import Any
+
+from grading.course.trees import LoadError, Tree
+from grading.data.request import Request
+from grading.data.result import Trouble
+from grading.run.guards import PRINT_LIMIT, OutOfTime, PrintedTooMuch
+
+
+class Missing(Exception):
+    """The submission has no such name."""
+
+
+class BadSignature(Exception):
+    """The submission's function cannot be called like this."""
+
+
+def find(name: str, module: Any, exercise: str) -> Any:
+    """The submission's `name`. Missing where there is none."""
+    if not hasattr(module, name):
+        public = [each for each in vars(module) if not each.startswith("_")]
+        close = difflib.get_close_matches(name, public, 1)
+        raise Missing(f"{exercise}.py has no {name}" + (f"; did you mean {close[0]}, which it has?" if close else ""))
+    return getattr(module, name)
+
+
+def check_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[str, ...]:
+    """The names of the parameters that the positional arguments fill. BadSignature where the call does not fit."""
+    if not callable(target):
+        raise BadSignature(f"{name} is not callable: its type is {type(target).__name__}")
+    try:
+        signature = inspect.signature(target)
+    except (ValueError, TypeError):  # some builtins have none
+        return ()
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise BadSignature(f"{name}{signature} does not fit the call: {error}") from None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [parameter.name for parameter in signature.parameters.values() if parameter.kind in positional]
+    return tuple(names[: len(args)])
+
+
+def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise: str, imported: bool) -> Trouble:
+    """What went wrong. `imported`: whether the submission's file had been imported by then."""
+    frames = _own_frames(error, request, tree)
+    last = frames[-1] if frames else None
+    place = f" at {_place(last, tree)}" if last else ""
+    text = " ".join(str(error).replace(tree.package + ".", "").split())[:300]
+    name = type(error).__name__
+    line = f"{name}: {text}" if text else name
+    about = (name, tuple(base.__name__ for base in type(error).__mro__), _show(frames, tree))
+    match error:
+        case Missing():
+            return Trouble("missing", text)
+        case BadSignature():
+            return Trouble("signature", text)
+        case LoadError():
+            return Trouble("load", text)
+        case FileNotFoundError() if tree.file(exercise) is None:
+            return Trouble("no file", text)
+        case ModuleNotFoundError() if error.name and error.name.startswith(tree.package):
+            needed = error.name.removeprefix(tree.package + ".").replace(".", "/")
+            return Trouble("unstarted", f"{needed}.py is missing", exercise=needed)
+        case OutOfTime():
+            waited = f"did not finish within {request.seconds:g} s"
+            return Trouble("time", waited + (place and f", was{place}"), *about)
+        case PrintedTooMuch():
+            return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", *about)
+        case MemoryError():
+            return Trouble("memory", f"ran out of memory{place}", *about)
+        case RuntimeError() if "can't allocate memory" in text:
+            return Trouble("memory", f"ran out of memory{place}", *about)
+        case NotImplementedError() if last and _raised_in(error, last.filename):
+            return Trouble("unstarted", text, exercise=tree.exercise_of(last.filename) or exercise)
+    if not imported:
+        return Trouble("load", f"{exercise}.py does not import: {line}", *about)
+    return Trouble("raised", line, *about)
+
+
+def _own_frames(error: BaseException, request: Request, tree: Tree) -> list[traceback.FrameSummary]:
+    scenario = request.scenario
+    return [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if tree.exercise_of(frame.filename) or (scenario and frame.filename == scenario.filename)
+    ]
+
+
+def _show(frames: list[traceback.FrameSummary], tree: Tree) -> str:
+    lines = []
+    for frame in frames[-4:]:
+        lines.append(f"{_place(frame, tree)}, in {frame.name}")
+        if frame.line:
+            lines.append(f"    {frame.line.strip()}")
+    return "\n".join(lines)
+
+
+def _place(frame: traceback.FrameSummary, tree: Tree) -> str:
+    exercise = tree.exercise_of(frame.filename)
+    return f"{exercise + '.py' if exercise else frame.filename.rpartition('/')[2]}, line {frame.lineno}"
+
+
+def _raised_in(error: BaseException, filename: str) -> bool:
+    """Whether the statement that raised is in this file (PyTorch raises NotImplementedError of its own)."""
+    return traceback.extract_tb(error.__traceback__)[-1].filename == filename

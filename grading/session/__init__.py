@@ -1,0 +1,1 @@
+"""One run of pytest: options, collection, fixtures, verdicts, the end of a run."""

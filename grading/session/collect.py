@@ -1,0 +1,82 @@
+"""Collection: the graded tests of an exercise at the path of the exercise, or of the tests."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grading.course.layout import Course
+from grading.course.source import SourceError, unstarted
+from grading.course.trees import Tree
+from grading.explain.outcome import NotOffered, NotStarted
+from grading.session.outline import outline
+
+
+class GradedModule(pytest.Module):
+    """The graded tests of one exercise of one tree."""
+
+    course: Course
+    exercise: str
+    tree: Tree
+    shrink: bool  # whether Hypothesis makes what it finds smaller before it is shown
+    absent: NotStarted | NotOffered | None = None  # why none of the tests needs to run
+
+    @property
+    def handout(self) -> str:
+        return self.course.handout(self.exercise).relative_to(self.course.root).as_posix()
+
+    def _getobj(self) -> Any:
+        self.absent = self._absent()
+        if self.absent is not None and (module := outline(self.course.tests(self.exercise))) is not None:
+            return module
+        load_hypothesis_profile(self.shrink)
+        return importlib.import_module(self.course.tests_module(self.exercise))
+
+    def _absent(self) -> NotStarted | NotOffered | None:
+        path = self.tree.file(self.exercise)
+        if path is None and self.tree.library:
+            return NotOffered(f"{self.tree.name} does not offer {self.exercise}")
+        if path is None:
+            return NotStarted(f"there is no {self.exercise}.py in {self.tree.name}")
+        try:
+            return NotStarted("not started") if unstarted(path.read_text("utf-8", "replace")) else None
+        except SourceError:
+            return None  # each test will say it
+
+
+class NothingGraded(pytest.File):
+    """A Python file beside the exercises that has no graded tests; it is never imported."""
+
+    def collect(self) -> list[pytest.Item]:
+        return []
+
+
+def load_hypothesis_profile(shrink: bool) -> None:
+    """Property tests without a clock and without a memory: the same examples for the same seed."""
+    import hypothesis
+
+    hypothesis.settings.register_profile(
+        "whetstone",
+        deadline=None,
+        database=None,
+        print_blob=False,
+        phases=[phase for phase in hypothesis.Phase if shrink or phase is not hypothesis.Phase.shrink],
+        report_multiple_bugs=False,
+        suppress_health_check=[
+            hypothesis.HealthCheck.function_scoped_fixture,
+            hypothesis.HealthCheck.too_slow,
+            hypothesis.HealthCheck.differing_executors,
+        ],
+    )
+    hypothesis.settings.load_profile("whetstone")
+
+
+def collect_module(
+    path: Path, parent: pytest.Collector, exercise: str, course: Course, tree: Tree, shrink: bool
+) -> GradedModule:
+    module = GradedModule.from_parent(parent, path=path)
+    module.course, module.exercise, module.tree, module.shrink = course, exercise, tree, shrink
+    return module

@@ -1,0 +1,152 @@
+"""The end of a run: the grade, the exit status, the reports, and what the terminal shows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import textwrap
+from dataclasses import replace
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import pytest
+
+from grading.course.layout import Course
+from grading.course.trees import TreeError
+from grading.data.record import Grade
+from grading.session.options import Options
+from grading.session.session import Session
+
+if TYPE_CHECKING:
+    from grading.history.runs import Run
+
+POINTS_MISSING = pytest.ExitCode.TESTS_FAILED
+GRADER_BROKEN = pytest.ExitCode.INTERNAL_ERROR
+WIDEST = 100  # columns of the tables
+
+
+def grade_of(session: Session) -> Grade:
+    """The records so far, in the order of the course."""
+    position = {name: number for number, name in enumerate(session.course.exercises)}
+    ordered = sorted(session.records, key=lambda record: (position.get(record.exercise, 0), record.line or 0))
+    return Grade(tuple(ordered), session.implementation, session.options.seed, environment())
+
+
+def environment() -> dict[str, str]:
+    """What a grade was made with. Versions are read from metadata, so that nothing is imported for it."""
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in ("torch", "transformers", "pytest"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        found["gpu"] = sys.modules["torch"].cuda.get_device_name()
+    return found
+
+
+def report_problem(options: Options, problem: TreeError) -> None:
+    """Write the reports of a run that has nothing to grade."""
+    if options.report is not None:
+        from grading.reports import write_reports
+
+        nothing = Grade((), options.impl or "exercises", options.seed, environment(), str(problem))
+        write_reports(nothing, options.report)
+
+
+class Finish:
+    """What a run has come to."""
+
+    def __init__(self, session: Session, config: pytest.Config) -> None:
+        self.session, self.config = session, config
+        self.earlier = _earlier_run(session.course, session.options.against)
+        self.comparison = ""  # with the earlier run
+
+    def end(self, pytest_session: pytest.Session) -> None:
+        """Set the exit status, and write the reports."""
+        if self.session.records and pytest_session.exitstatus in (pytest.ExitCode.OK, POINTS_MISSING):
+            grade = grade_of(self.session)
+            if grade.count("error"):
+                pytest_session.exitstatus = GRADER_BROKEN
+            elif not grade.complete or self._regressed():
+                pytest_session.exitstatus = POINTS_MISSING
+        if self.session.options.report is not None:
+            from grading.reports import write_reports
+
+            write_reports(grade_of(self.session), self.session.options.report)
+
+    def _regressed(self) -> bool:
+        """Whether a performance test did worse than in the run of --against."""
+        if self.earlier is None:
+            return False
+        from grading.history.compare import REGRESSIONS, compare, show
+        from grading.history.runs import Run
+
+        made = [each.as_dict(include_data=False) for each in self.config._benchmarksession.benchmarks]  # type: ignore[attr-defined]
+        now = Run.of("this run", "", made)
+        graded = {record.exercise for record in self.session.records}
+        meant = {
+            test: measured
+            for test, measured in self.earlier.tests.items()
+            if test.partition("::")[0] in graded and test not in self.session.deselected
+        }
+        before = replace(self.earlier, tests=meant)
+        findings = compare(before, now)
+        self.comparison = show(before, now, findings)
+        return any(finding.change in REGRESSIONS for finding in findings)
+
+    def show(self, terminal: pytest.TerminalReporter) -> None:
+        """The tests of exercises with failures, the points, and the next step."""
+        from grading.reports.terminal import next_step, points_table, tests_table
+
+        if not self.session.records:
+            return
+        grade, write = grade_of(self.session), terminal.write_line
+        width = min(terminal._tw.fullwidth, WIDEST)
+        for exercise, tally in grade.by_exercise().items():
+            if tally.count("failed"):
+                terminal.section(exercise)
+                for line in tests_table(tally, width):
+                    write(line)
+        terminal.section("points")
+        for line in points_table(grade, width):
+            write(line)
+        if self.comparison:
+            terminal.section("speed, against an earlier run")
+            write(self.comparison)
+        if step := next_step(grade):
+            write("")
+            for line in textwrap.wrap(step, width, break_long_words=False, break_on_hyphens=False):
+                write(line)
+        if self.config.getoption("reportchars") == "fE":
+            terminal.reportchars = ""  # pytest's own short summary would say it all once more
+        if (folder := self.session.options.report) is not None:
+            write(f"Reports: {os.path.relpath(folder, self.session.options.start)}")
+
+
+def _earlier_run(course: Course, name: str | None) -> Run | None:
+    """The run of --against; found before this one is kept."""
+    if name is None:
+        return None
+    from grading.history.runs import RunError, find_run, kept_runs, newest
+    from grading.judge.hardware import machine_kind
+
+    try:
+        kept = [find_run(course, name)] if name else kept_runs(course)
+    except RunError as error:
+        raise pytest.UsageError(f"--against {error}") from None
+    if not kept:
+        raise pytest.UsageError(
+            "--against: no run is kept below benchmarks/; name one, or keep one with --benchmark-autosave"
+        )
+    return newest(kept, machine_kind())
+
+
+def place_runs(config: pytest.Config, course: Course) -> None:
+    """Keep the runs that pytest-benchmark is asked to keep by kind of machine, unless it is told where."""
+    option = config.option
+    used = option.benchmark_autosave or option.benchmark_save or option.benchmark_compare
+    if used and option.benchmark_storage == "file://./.benchmarks":
+        from grading.judge.hardware import machine_kind
+
+        option.benchmark_storage = f"file://{course.runs_of(machine_kind())}"

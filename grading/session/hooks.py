@@ -1,0 +1,150 @@
+"""Where pytest calls the session: its hooks, each a few lines that pass the work on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grading.ask import marks
+from grading.course.trees import clear_scratch
+from grading.data.record import Record
+from grading.explain.outcome import NotGradableHere
+from grading.history import recording
+from grading.session.collect import NothingGraded, collect_module
+from grading.session.finish import Finish
+from grading.session.items import FIGURES, PARTS, graded_module, record_id
+from grading.session.session import Session
+from grading.session.verdict import failure_text, judge_test, observed_by
+
+
+class Hooks:
+    """The plugin of one session."""
+
+    def __init__(self, session: Session, config: pytest.Config) -> None:
+        self.session, self.config = session, config
+        self.finish = Finish(session, config)
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this is a worker of xdist, whose controller reports."""
+        return hasattr(self.config, "workerinput")
+
+    # --- collection ---
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        course = self.session.course
+        exercise = course.exercise_at(module_path)
+        if exercise is None and course.exercises_root not in module_path.parents:
+            return None
+        if exercise is None or exercise not in course.exercises:
+            return NothingGraded.from_parent(parent, path=module_path)
+        tree = self.session.tree_for(module_path.relative_to(course.root).parts[0], exercise)
+        return collect_module(module_path, parent, exercise, course, tree, self.session.shrink)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        if graded_module(item) is None or not isinstance(item, pytest.Function):
+            return
+        if marks.at_most_of(item) is not None and "benchmark" not in item.fixturenames:
+            item.fixturenames.append("benchmark")
+        if "benchmark" in item.fixturenames:
+            recording.prepare(item)
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.session.deselected |= {record_id(item) for item in items}
+
+    # --- running ---
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        module = graded_module(item)
+        if module is None:
+            return
+        if module.absent is not None:
+            raise module.absent
+        if missing := marks.missing_of(item):
+            raise NotGradableHere(missing)
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            import hypothesis
+
+            hypothesis.seed(self.session.options.seed)(item.obj)  # type: ignore[attr-defined]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+        result = yield
+        if graded_module(pyfuncitem) is not None:
+            if (parts := pyfuncitem.stash.get(PARTS, None)) is not None:
+                parts.finish()
+            if (allowed := marks.at_most_of(pyfuncitem)) is not None:
+                self._judge_counts(pyfuncitem, allowed)
+        return result
+
+    def _judge_counts(self, item: pytest.Function, allowed: marks.AtMost) -> None:
+        """Judge what a test counted, and record it."""
+        from grading.judge.counts import judge_counts
+
+        observed, figures = observed_by(item), item.stash.setdefault(FIGURES, {})
+        figures.update(judge_counts(allowed, self.session.course, observed, figures))
+        seconds = [got.result.seconds for got in observed]
+        recording.record_counts(item.funcargs["benchmark"], item, record_id(item), allowed, figures, seconds)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        module = graded_module(item)
+        if module is None or (call.excinfo is None and call.when != "call") or call.when == "teardown":
+            return report
+        if call.excinfo is not None and isinstance(call.excinfo.value, (KeyboardInterrupt, pytest.exit.Exception)):
+            return report
+        assert isinstance(item, pytest.Function)
+        record, explanation = judge_test(self.session, item, module, call)
+        report.whetstone = record.to_dict()  # type: ignore[attr-defined]
+        # For JUnit, which takes them from the report of the teardown.
+        item.user_properties += [("points", record.points), ("max_points", record.max_points)]
+        item.user_properties += [("verdict", record.verdict), ("mistake", record.mistake or "")]
+        if record.verdict == "failed":
+            report.longrepr = failure_text(self.session, record, explanation)
+            report.sections.clear()
+        elif report.skipped:
+            report.longrepr = (str(module.path), record.line or 0, record.reason)
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = getattr(report, "whetstone", None)
+        if data is not None:
+            self.session.records.append(Record.from_dict(data))
+
+    # --- the end, and the terminal ---
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self.session.close()
+        if not self.is_worker:
+            self.finish.end(session)
+
+    def pytest_unconfigure(self) -> None:
+        if self.is_worker:  # xdist ends its workers without a word, so atexit is not heard
+            clear_scratch()
+
+    def pytest_report_header(self) -> str:
+        options = self.session.options
+        where = "in a child process" if options.isolate else "in this process"
+        tree = options.impl or "exercises (solutions below tests/)"
+        return f"whetstone: grading {tree} {where}, seed {options.seed}"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        data = getattr(report, "whetstone", None)
+        if data is None or data["verdict"] in ("passed", "failed", "error"):
+            return None
+        letter = {"not started": "-", "inconclusive": "?"}.get(data["verdict"], "s")
+        return data["verdict"], letter, data["verdict"].upper()
+
+    @pytest.hookimpl(trylast=True)  # below pytest-benchmark's table
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        self.finish.show(terminalreporter)

@@ -1,0 +1,108 @@
+"""The grader's command-line options, read and checked once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("whetstone", "Whetstone: graded exercises")
+    group.addoption(
+        "--impl",
+        metavar="TREE",
+        help="what to grade: exercises (default for pytest exercises/…), solutions (default for pytest tests/…), "
+        "the name of a library under tests/libraries, or the path of a hand-in that holds weekN/NAME.py",
+    )
+    group.addoption(
+        "--prerequisites",
+        metavar="TREE",
+        help="take the exercises that an exercise builds on from this tree, such as solutions, instead of its own",
+    )
+    group.addoption(
+        "--isolate",
+        action="store_true",
+        help="run the submission in a child process that can be limited and killed, and that can't read the answers",
+    )
+    group.addoption(
+        "--memory-limit",
+        type=int,
+        default=8192,
+        metavar="MB",
+        help="with --isolate: the memory that the submission may allocate (default: 8192; 0 for no limit)",
+    )
+    group.addoption(
+        "--grading-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the graded inputs (default: 0); a different seed changes every number that a submission is given",
+    )
+    group.addoption("--device", default="cpu", help="where graded inputs are made: cpu (default) or cuda")
+    group.addoption(
+        "--llm-url", metavar="URL", help="ask this model, http://…/v1 of Ollama, vLLM or OpenAI, instead of a script"
+    )
+    group.addoption("--llm-model", metavar="NAME", help="its name; the key is read from OPENAI_API_KEY")
+    group.addoption(
+        "--against",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="compare the performance tests with a kept run, and fail where one got worse (default: the newest of this "
+        "kind of machine, or else of any)",
+    )
+    group.addoption("--report", metavar="DIR", help="write grade.json and the reports drawn from it to this directory")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    start: Path  # relative paths start here
+    impl: str | None = None
+    prerequisites: str | None = None
+    isolate: bool = False
+    live: bool = False  # a person watches or debugs: leave the terminal to the submission
+    memory_mb: int = 8192
+    seed: int = 0
+    device: str = "cpu"
+    llm_url: str | None = None
+    llm_model: str | None = None
+    against: str | None = None  # "" for the newest run
+    report: Path | None = None
+
+    @classmethod
+    def read(cls, config: pytest.Config) -> Options:
+        """UsageError for an option that makes no sense."""
+        option, start = config.getoption, config.invocation_params.dir
+        report = option("--report")
+        options = cls(
+            start=start,
+            impl=option("--impl"),
+            prerequisites=option("--prerequisites"),
+            isolate=option("--isolate"),
+            live=option("capture") == "no" or option("usepdb"),
+            memory_mb=option("--memory-limit"),
+            seed=option("--grading-seed"),
+            device=option("--device"),
+            llm_url=option("--llm-url"),
+            llm_model=option("--llm-model"),
+            against=option("--against"),
+            report=(start / report).resolve() if report else None,
+        )
+        if options.report is not None and options.report.is_file():
+            raise pytest.UsageError(f"--report {report}: this is a file; give a directory")
+        if options.memory_mb < 0:
+            raise pytest.UsageError(f"--memory-limit {options.memory_mb}: give a number of MB, or 0")
+        if bool(options.llm_url) != bool(options.llm_model):
+            raise pytest.UsageError("--llm-url and --llm-model: give both, or neither")
+        if not (options.llm_url or "http://").startswith(("http://", "https://")):
+            raise pytest.UsageError(f"--llm-url {options.llm_url}: give http://… or https://…, up to /v1")
+        return options
+
+    @property
+    def llm_key(self) -> str:
+        return os.environ.get("OPENAI_API_KEY", "none")

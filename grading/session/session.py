@@ -1,0 +1,115 @@
+"""One run of the grader: what is graded, where it runs, and what has been seen so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from grading.ask import marks
+from grading.course.layout import Course
+from grading.course.trees import Tree, find_tree
+from grading.data.record import Record
+from grading.session.items import graded_module, record_id
+from grading.session.options import Options
+
+if TYPE_CHECKING:
+    from grading.ask.draw import Draw
+    from grading.ask.got import Got
+    from grading.ask.submission import Submission
+    from grading.run.executors import Executor
+
+REMEMBERED = 60  # answers of earlier tests, for telling known mistakes apart
+PATIENCE = 90.0  # seconds a run spends on looking up known mistakes: a hand-in that fails nearly everything must end
+
+
+class Session:
+    """Nothing of the submission runs, and nothing is written, when a session is made.
+
+    Args:
+        tree: what to grade instead of what the options name.
+        executor: where it runs, instead of where the options say.
+        patience: seconds for looking up known mistakes.
+        shrink: whether Hypothesis makes what it finds smaller before it is shown.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        options: Options,
+        *,
+        tree: Tree | None = None,
+        executor: Executor | None = None,
+        patience: float = PATIENCE,
+        shrink: bool = True,
+    ) -> None:
+        self.course, self.options = course, options
+        self.patience, self.shrink = patience, shrink
+        self.tree = tree or self._named(options.impl, "--impl")
+        self.lender = self._named(options.prerequisites, "--prerequisites")
+        self._executor = executor
+        self.records: list[Record] = []
+        self.deselected: set[str] = set()
+        self.explained: dict[tuple[str, str], str] = {}  # the test below which the terminal explained something first
+        self.history: dict[str, list[Got]] = {}  # by exercise
+
+    def _named(self, name: str | None, option: str) -> Tree | None:
+        """TreeError where there is no such tree."""
+        return find_tree(self.course, name, self.options.start, option) if name else None
+
+    @property
+    def implementation(self) -> str:
+        return self.options.impl or "exercises"
+
+    def tree_for(self, top: str, exercise: str) -> Tree:
+        """The tree to grade where pytest was pointed at `top`, with its prerequisites."""
+        default = "exercises" if top == "exercises" else "solutions"
+        tree = self.tree or find_tree(self.course, default, self.course.root)
+        return tree.lent(exercise, self.lender) if self.lender is not None else tree
+
+    @property
+    def executor(self) -> Executor:
+        if self._executor is None:
+            from grading.run.executors import InProcess, Isolated
+
+            if self.options.isolate:
+                self._executor = Isolated(self.course.private_roots, self.options.memory_mb)
+            else:
+                self._executor = InProcess(live=self.options.live)
+        return self._executor
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.close()
+
+    def draw(self, item: pytest.Item) -> Draw:
+        """The inputs of a graded test."""
+        from grading.ask.draw import Draw
+
+        return Draw(self.options.seed, record_id(item), self.options.device)
+
+    def submission(self, item: pytest.Item) -> Submission:
+        """The exercise under test, as this test sees it."""
+        from grading.ask.submission import Submission
+
+        module = graded_module(item)
+        assert module is not None
+        return Submission(
+            module.tree,
+            module.exercise,
+            self.executor,
+            seed=self.draw(item).seed,
+            seconds=marks.seconds_of(item),
+            process=marks.process_of(item),
+        )
+
+    def remember(self, submission: Submission) -> None:
+        """Keep what a test saw, for telling mistakes apart later."""
+        history = self.history.setdefault(submission.exercise, [])
+        history += [got for got in submission.observed[-2:] if not got.request.count]
+        del history[:-REMEMBERED]
+
+
+def session_of(config: pytest.Config) -> Session:
+    """The session of a pytest run."""
+    return config.pluginmanager.get_plugin("whetstone").session  # type: ignore[union-attr]

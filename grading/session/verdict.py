@@ -1,0 +1,139 @@
+"""From what a graded test ended with to its record: the verdict, the points, and the failure in words."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+import traceback
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from grading.ask import marks
+from grading.data.record import Part, Record, Verdict, show_points
+from grading.explain.explanation import Explanation
+from grading.explain.outcome import Inconclusive, NotGradableHere, NotOffered, NotStarted, Unmet
+from grading.explain.show import show_value
+from grading.session.collect import GradedModule
+from grading.session.items import FIGURES, PARTS, SUBMISSION, record_id, title
+from grading.session.outline import test_sources
+from grading.session.session import Session
+
+if TYPE_CHECKING:
+    from grading.ask.got import Got
+    from grading.mistakes.bank import Mistake
+
+OUTPUT_KEPT = 20_000  # characters of what a submission printed
+
+
+def judge_test(
+    session: Session, item: pytest.Function, module: GradedModule, call: pytest.CallInfo[None]
+) -> tuple[Record, Explanation]:
+    """The record of a test that has ended, and the explanation that its message was made of."""
+    observed = observed_by(item)
+    verdict, explanation = verdict_of(call.excinfo.value if call.excinfo is not None else None, observed)
+    max_points, shares = marks.points_of(item)
+    earned = item.stash[PARTS].earned if PARTS in item.stash else set()
+    parts = {name: Part(share if name in earned else 0.0, share) for name, share in shares.items()}
+    mistake = name_mistake(session, module, observed) if verdict == "failed" else None
+    section = (mistake and mistake.handout) or marks.section_of(item)
+    handout = module.handout + (f"#{section}" if section else "")
+    explanation = explanation.with_(likely=mistake.explanation if mistake else "", handout=handout)
+    line, source = test_sources(module.course.tests(module.exercise))[item.originalname]
+    record = Record(
+        id=record_id(item),
+        title=title(item),
+        verdict=verdict,
+        points=max_points if verdict == "passed" else sum(part.points for part in parts.values()),
+        max_points=max_points,
+        seconds=round(call.duration, 6),
+        message=explanation.text() if explanation.reason else "",
+        reason=explanation.reason,
+        mistake=mistake.name if mistake else None,
+        handout=handout,
+        parts=parts,
+        figures=item.stash.get(FIGURES, {}),
+        output="".join(got.printed for got in observed)[:OUTPUT_KEPT],
+        test_code=source,
+        line=line,
+    )
+    return record, explanation
+
+
+def observed_by(item: pytest.Item) -> list[Got]:
+    """What came back for the requests that the test has made so far."""
+    return item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
+
+
+def verdict_of(error: BaseException | None, observed: list[Got]) -> tuple[Verdict, Explanation]:
+    """What an exception says about the submission, or about the grader."""
+    match error:
+        case None:
+            return "passed", Explanation("")
+        case Unmet():
+            about = observed[-1].explain("") if observed else Explanation("")
+            return "failed", error.explanation.with_(called=about.called, printed=about.printed)
+        case NotStarted():
+            return "not started", Explanation(str(error))
+        case NotOffered():
+            return "not offered", Explanation(str(error))
+        case Inconclusive():
+            return "inconclusive", Explanation(str(error))
+        case NotGradableHere() | pytest.skip.Exception():
+            return "not gradable here", Explanation(str(error))
+    line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if not observed or _broke_in_grader(error):
+        return "error", Explanation(f"the grader broke: {line}")
+    # Something came back that the test did not foresee: a list without .shape, say.
+    last = observed[-1]
+    words = f"{show_value(last.result.output)}\nwhich could not be judged ({line})"
+    if isinstance(error, AssertionError):
+        words = str(error)
+    return "failed", last.explain(words.splitlines()[0] if words else line, got=words)
+
+
+def _broke_in_grader(error: BaseException) -> bool:
+    """Whether an exception came from the grader or an oracle, not from a graded test that met an odd answer."""
+    if isinstance(error, (AssertionError, pytest.fail.Exception)):
+        return False
+    grader, hooks = Path(__file__).parents[1], Path(__file__).parent
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    return any(
+        (file.is_relative_to(grader) and not file.is_relative_to(hooks)) or file.parent.name == "oracles"
+        for file in files
+    )
+
+
+def name_mistake(session: Session, module: GradedModule, observed: list[Got]) -> Mistake | None:
+    """The known mistake that explains what the test saw, if exactly one does."""
+    if not observed or session.patience <= 0:
+        return None
+    from grading.mistakes.recogniser import recogniser
+
+    started = time.monotonic()
+    try:
+        history = session.history.get(module.exercise, [])
+        return recogniser(session.course, module.exercise).recognise(observed, history)
+    except Exception as error:  # a guess that fails must not cost the run
+        warnings.warn(f"looking for a known mistake failed: {type(error).__name__}: {error}", stacklevel=2)
+        return None
+    finally:
+        session.patience -= time.monotonic() - started
+
+
+def failure_text(session: Session, record: Record, explanation: Explanation) -> str:
+    """The failure as the terminal shows it; what was explained before is not explained again."""
+    head = f"{record.title}   {show_points(record.points)} of {show_points(record.max_points)} points"
+    lines = textwrap.wrap(head, 80)
+    if not explanation.called:  # a problem of the whole file
+        before = session.explained.setdefault((record.exercise, record.reason), record.test)
+        if before != record.test:
+            return "\n".join([*lines, *textwrap.wrap(f"{record.reason} (see {before})", 80)])
+    if record.mistake:
+        before = session.explained.setdefault((record.exercise, record.mistake), record.test)
+        if before != record.test:
+            explanation = replace(explanation, likely=f"the same mistake as in {before}")
+    return "\n".join([*lines, "", explanation.text()])
