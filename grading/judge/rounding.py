@@ -57,7 +57,7 @@ def _draw(
     # Few numbers show their spread only in many draws.
     smallest = min(slices(right).shape[1] for right in floating.values())
     for draw in range(min(max(4, 64 // smallest), 16)):
-        with _Rounding(drawn, random.Random(draw)):
+        with Rounding(drawn, random.Random(draw)):
             rounded = detached(solve(exact))
         for name, right in floating.items():
             change = slices((rounded[name] - right).abs() * scale).nan_to_num(0, posinf=0)  # an overflow is no spread
@@ -71,7 +71,7 @@ def slices(tensor: Tensor) -> Tensor:
     return tensor.reshape(math.prod(tensor.shape[:-2]), -1)
 
 
-class _Rounding(TorchDispatchMode):
+class Rounding(TorchDispatchMode):
     """Monte Carlo arithmetic: operations in float64 on operands rounded to `dtype`, forward and backward.
 
     The operand x becomes round(c x) / c with c random for each operation. So the error is a real rounding error,

@@ -29,7 +29,7 @@ class Session:
     Args:
         tree: what to grade instead of what the options name.
         executor: where it runs, instead of where the options say.
-        patience: seconds for looking up known mistakes.
+        patience: seconds for looking up known mistakes, PATIENCE if left out.
         shrink: whether Hypothesis makes what it finds smaller before it is shown.
     """
 
@@ -40,11 +40,12 @@ class Session:
         *,
         tree: Tree | None = None,
         executor: Executor | None = None,
-        patience: float = PATIENCE,
+        patience: float | None = None,
         shrink: bool = True,
     ) -> None:
         self.course, self.options = course, options
-        self.patience, self.shrink = patience, shrink
+        self.patience = PATIENCE if patience is None else patience
+        self.shrink = shrink
         self.tree = tree or self._named(options.impl, "--impl")
         self.lender = self._named(options.prerequisites, "--prerequisites")
         self._executor = executor

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from grading.judge import closeness
+from grading.judge import closeness, rounding
 from grading.judge.closeness import judge_closeness
 
 # --- margins ------------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_random_numbers_are_left_alone_and_verdicts_repeat(monkeypatch):
     answers = {name: tensor * 1.001 for name, tensor in solve(attend, visible, leaves).items()}
     before = torch.get_rng_state()
     first = judge_closeness(answers, partial(solve, attend, visible), leaves)
-    monkeypatch.setattr(closeness, "_drawn", {})
+    monkeypatch.setattr(rounding, "_drawn", {})
     second = judge_closeness(answers, partial(solve, attend, visible), leaves)
     assert [x.ratio for x in first.tensors] == [x.ratio for x in second.tensors]
     assert not first.ok
@@ -434,8 +434,8 @@ def test_what_a_student_reads():
     found = judge(torch.tensor([0.5, 3.0]), same, x)
     assert found.summary.startswith("off by up to 1, where rounding explains ")
     assert found.expected == "with 2 at (1,)"
-    assert found.came.startswith("3 at (1,), ")
-    assert found.came.endswith(" times what rounding explains")
+    assert found.returned.startswith("3 at (1,), ")
+    assert found.returned.endswith(" times what rounding explains")
     assert judge(torch.tensor([0.5, math.nan]), same, x).summary == "NaN where a number belongs"
     assert judge(torch.tensor([0.5, math.inf]), same, x).summary == "inf where 2 belongs"
     assert judge(torch.tensor([1, 2]), lambda x: torch.tensor([1, 3]), x).summary == "1 of 2 numbers differ"
@@ -455,7 +455,7 @@ def test_what_cannot_be_compared_is_an_error():
 
 
 def rounded(dtype: torch.dtype, x: Tensor, function: Callable[[Tensor], Tensor] = same) -> Tensor:
-    with closeness._Rounding(dtype, random.Random(0)):
+    with rounding.Rounding(dtype, random.Random(0)):
         return function(x)
 
 

@@ -55,7 +55,7 @@ def test_known_mistakes_are_looked_up_while_patience_lasts(toy, run_pytest):
     hand_in = str(write_hand_in(toy / "hand-in", mean=source))
     named = [record["mistake"] for record in run_pytest(toy, "exercises", "--impl", hand_in).grade["records"]]
     with (toy / "conftest.py").open("a", encoding="utf-8") as conftest:
-        conftest.write("import grading.plugin\ngrading.plugin.PATIENCE = 0.0\n")
+        conftest.write("import grading.session.session\ngrading.session.session.PATIENCE = 0.0\n")
     run = run_pytest(toy, "exercises", "--impl", hand_in)
     assert any(named) and run.status == 1
     assert not any(record["mistake"] for record in run.grade["records"])
@@ -87,7 +87,7 @@ BROKEN = {
     "an error at the top level": (SOLUTION + "\n1 / 0\n", "does not import: ZeroDivisionError"),
     "a renamed function": (
         SOLUTION.replace("weighted_mean", "weighed_mean"),
-        "has no weighted_mean; it has weighed_mean: is that the one?",
+        "has no weighted_mean; did you mean weighed_mean, which it has?",
     ),
     "too few parameters": (
         with_body("return 1").replace(SIGNATURE, "x"),
@@ -99,16 +99,16 @@ BROKEN = {
     ),
     "a function that is no function": (
         SOLUTION + "\nweighted_mean = 3\n",
-        "weighted_mean is not callable: it is a int",
+        "weighted_mean is not callable: its type is int",
     ),
     "no answer": (with_body("pass"), "no tensor was returned"),
     "a list": (with_body("return x.mean(dim).tolist()"), "no tensor was returned"),
     "a number": (with_body("return 3.0"), "no tensor was returned"),
     "an odd object": (with_body("return object()"), "no tensor was returned"),
-    "a parameter": (with_body("return torch.nn.Parameter(x.mean(dim))"), "this is no plain tensor"),
+    "a parameter": (with_body("return torch.nn.Parameter(x.mean(dim))"), r"not a plain torch\.Tensor"),
     "a sparse tensor": (with_body("return x.mean(dim).to_sparse()"), "no tensor was returned"),
-    "another dtype": (with_body("return x.double().mean(dim)"), "the dtype is another one"),
-    "another shape": (with_body("return x.mean(dim, keepdim=True)"), "the shape is another one"),
+    "another dtype": (with_body("return x.double().mean(dim)"), "wrong dtype"),
+    "another shape": (with_body("return x.mean(dim, keepdim=True)"), "wrong shape"),
     "inputs that change": (with_body("x.data.mul_(2)\nreturn x.mean(dim) / 2"), "the call changed its argument x"),
     "a view of the input": (with_body("return x.select(dim, 0)"), r"shares memory with x"),
     "no graph": (with_body("return x.detach().mean(dim)"), "no gradient flows through the output"),
@@ -120,7 +120,7 @@ BROKEN = {
         r"printed more than 10 MB and was stopped at week1/mean.py, line \d+",
     ),
     "the answers of another tree": (with_line("from solutions.week1.mean import weighted_mean"), "imports solutions"),
-    "the grader": (with_line("import grading.perform"), "imports grading"),
+    "the grader": (with_line("import grading.run.observer"), "imports grading"),
 }
 
 

@@ -35,15 +35,15 @@ def wrong_grader(folder: Path, file: str, right: str, wrong: str) -> Path:
 # ruff: noqa: E501 - a change in one line can be compared with the line that it changes
 # A check taken out, and the broken hand-in that would no longer be refused in the words it deserves.
 UNNOTICED = {
-    "a tensor": ("judgement.py", 'if not isinstance(answer, torch.Tensor):\n                fail("no', 'if False:\n                fail("no', "a list"),
-    "the dtype": ("judgement.py", "if dtype is not None and answer.dtype != dtype:", "if False:", "another dtype"),
-    "the shape": ("judgement.py", "if tuple(answer.shape) != tuple(right.shape):", "if False:", "another shape"),
-    "a plain tensor": ("judgement.py", 'if seen.type != "Tensor":', "if False:", "a parameter"),
-    "unchanged inputs": ("judgement.py", "if id(tensors[number]) not in allowed:", "if False:", "inputs that change"),
-    "memory of its own": ("judgement.py", "        if shared:", "        if False:", "a view of the input"),
-    "a graph": ("judgement.py", "if worst.name in question.wanted and not any(facts.requires_grad for facts in got.result.facts):", "if False:", "no graph"),
-    "the signature": ("perform.py", "        signature.bind(*args, **kwargs)\n", "        pass\n", "too few parameters"),
-    "its own tree": ("trees.py", "if names := forbidden_imports(source, FORBIDDEN):", "if names := []:", "the answers of another tree"),
+    "a tensor": ("judge/structure.py", 'if not isinstance(answer, torch.Tensor):\n                fail("no', 'if False:\n                fail("no', "a list"),
+    "the dtype": ("judge/structure.py", "if dtype is not None and answer.dtype != dtype:", "if False:", "another dtype"),
+    "the shape": ("judge/structure.py", "if tuple(answer.shape) != tuple(right.shape):", "if False:", "another shape"),
+    "a plain tensor": ("judge/structure.py", 'if seen.type != "Tensor":', "if False:", "a parameter"),
+    "unchanged inputs": ("judge/structure.py", "if number not in allowed:", "if False:", "inputs that change"),
+    "memory of its own": ("judge/structure.py", "        if shared:", "        if False:", "a view of the input"),
+    "a graph": ("judge/answer.py", "if worst.name in question.wanted and not any(facts.requires_grad for facts in got.result.facts):", "if False:", "no graph"),
+    "the signature": ("run/trouble.py", "        signature.bind(*args, **kwargs)\n", "        pass\n", "too few parameters"),
+    "its own tree": ("course/trees.py", "if names := forbidden_imports(source, PACKAGES):", "if names := []:", "the answers of another tree"),
 }  # fmt: skip
 
 
@@ -63,16 +63,16 @@ def test_a_check_that_is_missing_is_noticed(tmp_path, monkeypatch, what):
 
 # A change, and the test that must fail with it.
 CAUGHT = {
-    "numbers are not compared": ("judgement.py", "    if comparison.ok:\n", "    if True:\n", "test_check.py::test_an_exercise_with_nothing_wrong_is_accepted"),
-    "gradients are not compared": ("judgement.py", "if key is not None and key in got.result.grads:", "if False:", "test_students.py::test_partial_credit_is_earned_part_by_part"),
-    "no partial credit": ("plugin.py", "else sum(part.points for part in parts.values())", "else 0.0", "test_students.py::test_partial_credit_is_earned_part_by_part"),
-    "always success": ("plugin.py", "elif not grade.complete or self.regressed():", "elif False:", "test_students.py::test_an_unstarted_exercise_says_what_there_is_to_earn"),
-    "a test forgotten in the total": ("records.py", "sum(record.points for record in self.records if record.counted)", "sum(record.points for record in self.records[1:] if record.counted)", "test_students.py::test_everything_earned_is_success"),
-    "points of what could not be graded": ("records.py", "return self.verdict in COUNTED", "return True", "test_students.py::test_what_a_library_lacks_is_not_offered"),
-    "any mistake will do": ("mistakes.py", "if len(candidates) == 1 else None", "if candidates else None", "test_check.py::test_what_is_wrong_is_refused[two mistakes that look alike]"),
-    "no mistake is known": ("mistakes.py", "return candidates[0][0] if len(candidates) == 1 else None", "return None", "test_students.py::test_a_wrong_answer_is_explained"),
-    "the seed is ignored": ("plugin.py", 'return self.config.getoption("--grading-seed")', "return 0", "test_students.py::test_another_seed_gives_other_numbers_and_the_same_grade"),
-    "the child may read everything": ("worker.py", "        sys.addaudithook(hook)\n", "        pass\n", "test_isolation.py::test_a_disaster_costs_one_test[reading the solution]"),
+    "numbers are not compared": ("judge/answer.py", "    if comparison.ok:\n", "    if True:\n", "test_check.py::test_an_exercise_with_nothing_wrong_is_accepted"),
+    "gradients are not compared": ("judge/question.py", "if key is not None:", "if False:", "test_students.py::test_partial_credit_is_earned_part_by_part"),
+    "no partial credit": ("session/verdict.py", "else sum(part.points for part in parts.values())", "else 0.0", "test_students.py::test_partial_credit_is_earned_part_by_part"),
+    "always success": ("session/finish.py", "elif not grade.complete or self._regressed():", "elif False:", "test_students.py::test_an_unstarted_exercise_says_what_there_is_to_earn"),
+    "a test forgotten in the total": ("data/record.py", "sum(record.points for record in self.records if record.counted)", "sum(record.points for record in self.records[1:] if record.counted)", "test_students.py::test_everything_earned_is_success"),
+    "points of what could not be graded": ("data/record.py", "return self.verdict in COUNTED", "return True", "test_students.py::test_what_a_library_lacks_is_not_offered"),
+    "any mistake will do": ("mistakes/recogniser.py", "if len(candidates) == 1 else None", "if candidates else None", "test_check.py::test_what_is_wrong_is_refused[two mistakes that look alike]"),
+    "no mistake is known": ("mistakes/recogniser.py", "return candidates[0][0] if len(candidates) == 1 else None", "return None", "test_students.py::test_a_wrong_answer_is_explained"),
+    "the seed is ignored": ("session/options.py", 'seed=option("--grading-seed")', "seed=0", "test_students.py::test_another_seed_gives_other_numbers_and_the_same_grade"),
+    "the child may read everything": ("run/limits.py", "        sys.addaudithook(hook)\n", "        pass\n", "test_isolation.py::test_a_disaster_costs_one_test[reading the solution]"),
 }  # fmt: skip
 
 
