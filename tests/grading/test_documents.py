@@ -1,0 +1,173 @@
+"""The documents are true: links, tables, commands, options, the transcript and the picture of the architecture."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from grading.course import Course
+from grading.mistakes import load_bank
+from tests.grading.conftest import ROOT, environment, write_hand_in
+
+COURSE = Course(ROOT)
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sorted(ROOT.glob("docs/*.md"))}
+PAGES |= {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+ARCHITECTURE = PAGES["docs/architecture.md"]
+FOLDERS = {path.parent.name for path in (ROOT / "grading").glob("*/*.py")}
+OTHER_TOOLS = {"--whole", "--quick", "--check"}  # options of python -m grading check and of ruff format
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings, and the anchors that are written out."""
+    headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)"', text))
+
+
+def broken_links(path: Path) -> list[str]:
+    broken = []
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_code(path.read_text("utf-8"))):
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name) if name else path
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text("utf-8"))):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    assert broken_links(ROOT / page) == []
+
+
+def test_a_broken_link_is_found(tmp_path):
+    (tmp_path / "a.md").write_text("# One heading\n[1](b.md) [2](#one-heading) [3](#two) [4](c.md)", "utf-8")
+    (tmp_path / "b.md").write_text("", "utf-8")
+    assert broken_links(tmp_path / "a.md") == ["#two", "c.md"]
+
+
+@pytest.fixture(scope="module")
+def shown() -> str:
+    command = [sys.executable, "-m", "pytest", "--help"]
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True).stdout
+
+
+def test_options_are_in_the_help(shown):
+    named = {option for page in PAGES.values() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)}
+    options = named - OTHER_TOOLS
+    assert {"--impl", "--isolate", "--report", "--device"} <= options
+    assert [option for option in sorted(options) if option not in shown] == []
+
+
+def test_every_option_of_the_grader_is_in_the_instructors_guide(shown):
+    section = shown.partition("Whetstone: graded exercises")[2].partition("\n\n")[0]
+    options = re.findall(r"^  (--[a-z-]+)", section, re.MULTILINE)
+    assert options
+    assert [option for option in options if option not in PAGES["docs/instructors.md"]] == []
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = {target for page in PAGES.values() for target in re.findall(r"(?:^|`)make ([a-z_]+)", page, re.MULTILINE)}
+    assert {"grade", "test", "setup", "references"} <= targets
+    assert [target for target in sorted(targets) if f"\n{target}:" not in makefile] == []
+
+
+# --- the front page -------------------------------------------------------------------------------------------------
+
+
+def test_the_front_page_is_short():
+    assert len(README.encode()) <= 7_000
+
+
+@pytest.mark.parametrize("command", ["make grade", "make test", "source .venv/bin/activate"])
+def test_the_front_page_names_the_commands(command):
+    assert re.search(rf"^{re.escape(command)}\b", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("exercise", COURSE.exercises)
+def test_the_front_page_lists_every_exercise(exercise):
+    name = exercise.partition("/")[2]
+    assert f"| [{name}](exercises/{exercise}.md) |" in README
+
+
+def test_the_front_page_lists_no_other_exercise():
+    listed = re.findall(r"^\| \[\w+\]\(exercises/(\w+/\w+)\.md\)", README, re.MULTILINE)
+    assert listed == list(COURSE.exercises)
+
+
+def test_the_transcript_is_real(run_pytest, tmp_path):
+    """All of it but the numbers, which differ a little from one kind of CPU to another."""
+    (mistake,) = [each for each in load_bank(COURSE, "week1/self_attention") if each.name == "mask-inverted"]
+    source = mistake.apply(COURSE.solution("week1/self_attention").read_text("utf-8"))
+    hand_in = write_hand_in(tmp_path / "hand-in", self_attention=source)
+    (transcript,) = re.findall(r"```\n\$ pytest exercises/week1/self_attention.py\n…\n(.*?)```", README, re.DOTALL)
+    run = run_pytest(ROOT, "exercises/week1/self_attention.py", "-k", "true_in_a_boolean_mask", "--impl", str(hand_in))
+
+    def unnumbered(text: str) -> str:
+        return re.sub(r"-?\d[\d.]*(e[+-]\d+)?", "0", text)
+
+    assert unnumbered(transcript) in unnumbered(run.text)
+
+
+# --- the architecture -----------------------------------------------------------------------------------------------
+
+
+def layers() -> list[list[str]]:
+    """The folders of each layer of import-linter's contract, from the top."""
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = configuration["tool"]["importlinter"]["contracts"]
+    (contract,) = [each for each in contracts if each["type"] == "layers"]
+    return [
+        [name.strip(" ()").removeprefix("grading.") for name in re.split(r"[|:]", layer)]
+        for layer in contract["layers"]
+    ]
+
+
+def test_the_architecture_page_has_a_row_for_each_folder_in_the_order_of_the_layers():
+    rows = re.findall(r"^\| \[(\w+)/\]\(\.\./grading/(\w+)\) \| \S", ARCHITECTURE, re.MULTILINE)
+    assert all(shown == linked for shown, linked in rows)
+    names = [name for name, _ in rows]
+    assert sorted(names) == sorted(FOLDERS)
+    layer_of = {name: number for number, layer in enumerate(layers()) for name in layer}
+    assert set(names) <= set(layer_of)
+    assert [layer_of[name] for name in names] == sorted(layer_of[name] for name in names)
+
+
+def test_every_folder_is_in_the_drawing():
+    (drawing,) = re.findall(r"^```mermaid\n(.*?)^```$", ARCHITECTURE, re.DOTALL | re.MULTILINE)
+    boxes = re.findall(r'^ *(\w+)\["(\w+)/<br>', drawing, re.MULTILINE)
+    assert all(box == shown for box, shown in boxes)
+    assert sorted(box for box, _ in boxes) == sorted(FOLDERS)
+    others = set(re.findall(r'^ *(\w+)\(\["', drawing, re.MULTILINE))
+    arrows = re.findall(r"^ *(\w+) -[-.].*[->] (\w+)$|^ *(\w+) -\.- (\w+)$", drawing, re.MULTILINE)
+    ends = {end for arrow in arrows for end in arrow if end}
+    assert ends == {box for box, _ in boxes} | others
+
+
+# --- the handouts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exercise", COURSE.exercises)
+@pytest.mark.parametrize("language", ["", "ko"])
+def test_links_of_handouts_lead_somewhere(exercise, language):
+    handout = COURSE.handout(exercise, language)
+    assert re.findall(r'<a id="([^"]+)"', handout.read_text("utf-8"))
+    assert broken_links(handout) == []
+
+
+@pytest.mark.parametrize("exercise", COURSE.exercises)
+def test_both_languages_have_the_same_sections(exercise):
+    sections = [
+        re.findall(r'<a id="([^"]+)"', COURSE.handout(exercise, each).read_text("utf-8")) for each in ("", "ko")
+    ]
+    assert sections[0] == sections[1]
