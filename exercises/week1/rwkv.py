@@ -6,10 +6,10 @@ channel mixing, N layers, V vocabulary size.
 A `config` is any object that has the fields of a `transformers.RwkvConfig` as attributes: hidden_size (H),
 attention_hidden_size (C), intermediate_size (I), num_hidden_layers (N), vocab_size (V), layer_norm_epsilon.
 
-The state of the modules between calls is a list of five tensors, as in `transformers`, with one slice per layer: [0]
-(B, H, N), the last token seen by the channel mixing, and [1] (B, H, N), the last token seen by the time mixing, both in
-the dtype of the hidden states; [2], [3] and [4], (B, C, N), the state of `wkv`. A new sequence begins with zeros in the
-first four and with very low numbers, or -inf, in the last.
+The state of the modules between calls is a list of five tensors, as in `transformers`, with one slice per layer:
+[0] (B, H, N), the last token seen by the channel mixing, and [1] (B, H, N), the last token seen by the time mixing,
+both in the dtype of the hidden states; [2], [3] and [4], (B, C, N), the state of `wkv`. A new sequence begins with
+zeros in the first four and with the lowest numbers, or -inf, in the last.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class Seq2Seq(nn.Module):
         raise NotImplementedError
 
     def encode(self, src: Tensor, src_key_padding_mask: Tensor | None = None) -> Tensor:
-        """The encoder's output, (B, S, E). This and `decode` are not graded: you may divide the work differently."""
+        """The encoder's output, (B, S, E). This and `decode` are not graded separately: the split is up to you."""
         raise NotImplementedError
 
     def decode(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor | None = None) -> Tensor:

@@ -1,8 +1,8 @@
 """Jamba: Lieber et al. 2024, "Jamba: A Hybrid Transformer-Mamba Language Model" (arXiv:2403.19887), section 3.
 
-Sizes in the shapes below: B batch, L tokens of this call, S tokens including those in the cache, V vocabulary size, E
-hidden_size, H num_attention_heads, H_kv num_key_value_heads, D = mamba_expand · E channels of a Mamba layer, N
-mamba_d_state, R mamba_dt_rank, W mamba_d_conv.
+Sizes in the shapes below: B batch, L tokens of this call, S tokens including those in the cache, V vocabulary size,
+E = hidden_size, H = num_attention_heads, H_kv = num_key_value_heads, D = mamba_expand · E channels of a Mamba layer,
+N = mamba_d_state, R = mamba_dt_rank, W = mamba_d_conv.
 
 A `config` is any object that has the fields of a model's published config.json as attributes. There are such files in
 exercises/week1/configs; `SimpleNamespace(**json.loads(path.read_text()))` turns one into a config.

@@ -6,10 +6,10 @@ channel mixing, N layers, V vocabulary size.
 A `config` is any object that has the fields of a `transformers.RwkvConfig` as attributes: hidden_size (H),
 attention_hidden_size (C), intermediate_size (I), num_hidden_layers (N), vocab_size (V), layer_norm_epsilon.
 
-The state of the modules between calls is a list of five tensors, as in `transformers`, with one slice per layer: [0]
-(B, H, N), the last token seen by the channel mixing, and [1] (B, H, N), the last token seen by the time mixing, both in
-the dtype of the hidden states; [2], [3] and [4], (B, C, N), the state of `wkv`. A new sequence begins with zeros in the
-first four and with very low numbers, or -inf, in the last.
+The state of the modules between calls is a list of five tensors, as in `transformers`, with one slice per layer:
+[0] (B, H, N), the last token seen by the channel mixing, and [1] (B, H, N), the last token seen by the time mixing,
+both in the dtype of the hidden states; [2], [3] and [4], (B, C, N), the state of `wkv`. A new sequence begins with
+zeros in the first four and with the lowest numbers, or -inf, in the last.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class TimeMix(nn.Module):
         super().__init__()
         hidden_size, channels = config.hidden_size, config.attention_hidden_size
         self.layer_id = layer_id
-        self.time_decay = nn.Parameter(torch.linspace(-5, 3, channels))  # from 100 tokens of half-life to none
+        self.time_decay = nn.Parameter(torch.linspace(-5, 3, channels))  # half-lives from 100 tokens to almost none
         self.time_first = nn.Parameter(torch.full((channels,), math.log(0.3)))
         self.time_mix_key = _new_mix(hidden_size)
         self.time_mix_value = _new_mix(hidden_size)

@@ -212,7 +212,7 @@ class Seq2Seq(nn.Module):
         self.to_logits = nn.Linear(d_model, tgt_vocab)
         self.dropout = nn.Dropout(0.1)
         for embedding in (self.src_embedding, self.tgt_embedding):
-            nn.init.normal_(embedding.weight, std=d_model**-0.5)  # about as large as positions after · √E
+            nn.init.normal_(embedding.weight, std=d_model**-0.5)  # after · √E about as large as positions
 
     def forward(self, src: Tensor, tgt: Tensor, src_key_padding_mask: Tensor | None = None) -> Tensor:
         """Logits for the target token after each target token.
@@ -231,7 +231,7 @@ class Seq2Seq(nn.Module):
         return self.decode(tgt, self.encode(src, src_key_padding_mask), src_key_padding_mask)
 
     def encode(self, src: Tensor, src_key_padding_mask: Tensor | None = None) -> Tensor:
-        """The encoder's output, (B, S, E). This and `decode` are not graded: you may divide the work differently."""
+        """The encoder's output, (B, S, E). This and `decode` are not graded separately: the split is up to you."""
         x = self._embed(src, self.src_embedding)
         for layer in self.encoder:
             x = layer(x, src_key_padding_mask=src_key_padding_mask)
