@@ -2,7 +2,7 @@
 sections 3.4 to 3.6.
 
 Sizes in the shapes below: b batch, l length, E = d_model, d = expand · E channels, n = d_state, w = d_conv,
-r = dt_rank, V vocabulary.
+r = dt_rank, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from torch.nn import functional as F
 
 from .selective_scan import causal_conv1d, selective_scan_chunked, selective_state_update
 
-States = dict[int, tuple[Tensor, Tensor]]  # of a model: each block's conv_state and ssm_state, by its number
+States = dict[int, tuple[Tensor, Tensor]]  # conv_state and ssm_state of each block of a model, by block number
 
 
 class Mamba(nn.Module):
-    """The block that takes the place of attention and feed-forward network together: figure 3 of the paper.
+    """The block that replaces both attention and the feed-forward network: figure 3 of the paper.
 
     Interchangeable with `mamba_ssm.Mamba` and with `MambaMixer` of `transformers`: the same state dict and results.
 
         x, z    = in_proj(hidden_states)                    the path through the state, and its gate
-        x       = silu(conv1d(x))                           causal, each channel by itself
-        δ, B, C = x_proj(x)                                 r, n and n wide: what makes the scan selective
+        x       = silu(conv1d(x))                           causal, each channel separately
+        δ, B, C = x_proj(x)                                 r, n and n wide: they make the scan selective
         Δ       = softplus(dt_proj(δ))                      the step sizes, d wide
         y       = selective_scan(x, Δ, A, B, C, D, z)       with A = -exp(A_log)
         out     = out_proj(y)
 
-    State dict: in_proj.weight (2d, E), the first d rows making x, the others z; conv1d.weight (d, 1, w); conv1d.bias
-    (d,); x_proj.weight (r + 2n, d), which has no bias; dt_proj.weight (d, r); dt_proj.bias (d,); A_log (d, n); D (d,);
-    out_proj.weight (E, d). With bias=True also in_proj.bias (2d,) and out_proj.bias (E,).
+    State dict: in_proj.weight (2d, E), whose first d rows produce x and the others z; conv1d.weight (d, 1, w);
+    conv1d.bias (d,); x_proj.weight (r + 2n, d), which has no bias; dt_proj.weight (d, r); dt_proj.bias (d,); A_log
+    (d, n); D (d,); out_proj.weight (E, d). With bias=True also in_proj.bias (2d,) and out_proj.bias (E,).
 
-    A new module's A_log holds log 1, log 2, …, log n for each channel, D ones. dt_proj.weight is uniform between
-    ±dt_scale / √r. dt_proj.bias is such that softplus(bias) is distributed between dt_min and dt_max, uniformly in its
-    logarithm, and then at least dt_init_floor. All else begins as `nn.Linear` and `nn.Conv1d` draw it. A_log and D have
-    an attribute `_no_weight_decay` that is True: whoever makes the optimizer is to leave them out of weight decay.
+    In a new module, A_log holds log 1, log 2, …, log n for each channel, and D ones. dt_proj.weight is uniform between
+    ±dt_scale / √r. dt_proj.bias is such that softplus(bias) is log-uniform between dt_min and dt_max, then raised to at
+    least dt_init_floor. Everything else is initialised by `nn.Linear` and `nn.Conv1d`. A_log and D have an attribute
+    `_no_weight_decay` = True, which tells the training code to exclude them from weight decay.
 
     Args:
         d_model: E, the width of input and output.
@@ -47,12 +47,12 @@ class Mamba(nn.Module):
         expand: d = int(expand · E).
         dt_rank: r, the rank of the map from x to Δ; "auto" means E / 16, rounded up.
         dt_min, dt_max, dt_scale, dt_init_floor: see above.
-        dt_init: "random" as above; "constant" makes every number of dt_proj.weight dt_scale / √r.
+        dt_init: "random" as above; "constant" sets every number of dt_proj.weight to dt_scale / √r.
         conv_bias: False leaves out conv1d.bias.
         bias: True adds the biases of in_proj and out_proj.
 
     Raises:
-        ValueError: dt_init is another string; the message names it.
+        ValueError: dt_init is any other string; the message names it.
     """
 
     def __init__(
@@ -80,9 +80,8 @@ class Mamba(nn.Module):
         self.dt_proj = nn.Linear(rank, channels)
         self.A_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(channels, 1))
         self.D = nn.Parameter(torch.ones(channels))
-        kept: Any
-        for kept in (self.A_log, self.D):
-            kept._no_weight_decay = True  # it would pull all of A towards -1: one and the same memory
+        for parameter in (self.A_log, self.D):  # decay would pull all of A towards -1, the same memory for all
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
         self.out_proj = nn.Linear(channels, d_model, bias=bias)
 
         largest = dt_scale / math.sqrt(rank)
@@ -102,39 +101,39 @@ class Mamba(nn.Module):
         Args:
             hidden_states: (b, l, E), of the parameters' dtype, contiguous or not, l ≥ 1.
             states: (conv_state, ssm_state), see `step`. **Overwritten** with those after the last position, so that
-                `step` can go on from there. A sequence begins here, whatever they hold.
+                `step` can continue from there. Their contents are ignored: the sequence begins here.
 
         Returns:
-            (b, l, E): position t depends on the positions up to t alone. Differentiable (not meant to be, with states).
+            (b, l, E): position t depends only on positions up to t. Differentiable (not meant to be, with states).
         """
         inputs, z = self.in_proj(hidden_states).mT.chunk(2, dim=1)  # (b, d, l) each
-        x: Any = causal_conv1d(inputs, self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu")
-        dt, B, C = self._select(x.mT)
-        scanned: Any = selective_scan_chunked(
+        x = self._convolve(inputs)  # (b, d, l)
+        dt, B, C = self._select(x.mT)  # (b, l, d), (b, l, n), (b, l, n)
+        y, last_state = selective_scan_chunked(
             x, dt.mT, self._A(), B.mT, C.mT, self.D, z, self.dt_proj.bias, delta_softplus=True, return_last_state=True
-        )
-        y, last_state = scanned  # (b, d, l), (b, d, n)
+        )  # (b, d, l), (b, d, n)
         if states is not None:
             conv_state, ssm_state = states
             width = conv_state.size(-1)
-            conv_state.copy_(F.pad(inputs, (width - inputs.size(-1), 0)))  # zeros in front, or the first inputs cut off
+            conv_state.copy_(F.pad(inputs, (width - inputs.size(-1), 0)))  # add zeros in front, or cut the first inputs
             ssm_state.copy_(last_state)
         return self.out_proj(y.mT)
 
     def step(self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One more position: what `forward` gives there, from all that came before as the two states tell it.
+        """One more position: the output of `forward` there, given the past as recorded in the two states.
 
-        The work is the same whatever came before. The module keeps nothing of it: the states belong to the caller. Not
-        meant to be differentiated.
+        The work does not depend on the length of the past. The module stores nothing: the states belong to the caller.
+        Not meant to be differentiated.
 
         Args:
             hidden_states: (b, 1, E).
             conv_state: (b, d, w), the last w inputs of the convolution, the latest last, zeros before the first one.
                 **Overwritten** with those after this position.
-            ssm_state: (b, d, n), the state of the scan. **Overwritten** likewise. Both may be slices of larger tensors.
+            ssm_state: (b, d, n), the state of the scan. **Overwritten** with the state after this position. Both may be
+                slices of larger tensors.
 
         Returns:
-            (b, 1, E), and the two states: the tensors that were given.
+            (b, 1, E), and the two states: the same tensors as passed in.
 
         Raises:
             ValueError: hidden_states has more than one position; the message says how many.
@@ -143,11 +142,11 @@ class Mamba(nn.Module):
             raise ValueError(f"hidden_states must hold 1 position, not {hidden_states.size(1)}")
         inputs, z = self.in_proj(hidden_states).mT.chunk(2, dim=1)  # (b, d, 1) each
         past = conv_state[..., 1:]  # (b, d, w - 1)
-        x: Any = causal_conv1d(inputs, self.conv1d.weight.squeeze(1), self.conv1d.bias, past, activation="silu")
+        x = self._convolve(inputs, past)  # (b, d, 1)
         conv_state.copy_(torch.cat([past, inputs], dim=-1))
 
         x, z = x.squeeze(-1), z.squeeze(-1)  # (b, d) each
-        dt, B, C = self._select(x)
+        dt, B, C = self._select(x)  # (b, d), (b, n), (b, n)
         y = selective_state_update(
             ssm_state, x, dt, self._A(), B, C, self.D, z, self.dt_proj.bias, dt_softplus=True
         )  # (b, d)
@@ -156,13 +155,13 @@ class Mamba(nn.Module):
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The states that `step` begins a sequence with: conv_state (b, d, w) and ssm_state (b, d, n), zeros.
+        """The states with which `step` begins a sequence: conv_state (b, d, w) and ssm_state (b, d, n), zeros.
 
         Args:
             batch_size: b.
-            max_seqlen: of no account: the states do not grow with the sequence.
-            dtype: of both. None means the weights' dtype for conv_state and float32 for ssm_state, float64 in a model
-                of float64: in 16 bits a state that takes up a little at each step would stop growing.
+            max_seqlen: ignored; the states have a fixed size.
+            dtype: of both. None means the weights' dtype for conv_state, and float32 for ssm_state (float64 in a
+                float64 model): in 16 bits, a state that grows by a little at each step would stop growing.
 
         Returns:
             Two new tensors on the device of the weights.
@@ -173,31 +172,37 @@ class Mamba(nn.Module):
         ssm_state = weight.new_zeros(batch_size, channels, states, dtype=dtype or _at_least_float32(weight))
         return conv_state, ssm_state
 
-    def _select(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _convolve(self, inputs: Tensor, past: Tensor | None = None) -> Tensor:
+        """silu(conv1d(inputs)), (b, d, l), where `past` (b, d, w - 1), or zeros, came before the inputs."""
+        x = causal_conv1d(inputs, self.conv1d.weight.squeeze(1), self.conv1d.bias, past, activation="silu")
+        assert isinstance(x, Tensor)
+        return x
+
+    def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(…, d) -> Δ before its bias (…, d), B (…, n) and C (…, n)."""
-        dt, B, C = self.x_proj(x).split(self.sizes, dim=-1)
+        dt, B, C = self.x_proj(x).split(self.sizes, dim=-1)  # (…, r), (…, n), (…, n)
         return F.linear(dt, self.dt_proj.weight), B, C
 
     def _A(self) -> Tensor:
-        """(d, n), in float32 at least: 16 bits would make decays of a long memory equal."""
+        """(d, n), at least float32: in 16 bits the decays of long memories would all be equal."""
         return -torch.exp(self.A_log.to(_at_least_float32(self.A_log)))
 
 
 class MambaLM(nn.Module):
-    """The language model: embeddings, blocks x + Mamba(RMSNorm(x)), a last RMSNorm, and logits over the vocabulary.
+    """The language model: embeddings, blocks x + Mamba(RMSNorm(x)), a final RMSNorm, and logits over the vocabulary.
 
     Interchangeable with `MambaForCausalLM` of `transformers`: the same state dict, the same logits. There are no
-    positions: the scan knows the order.
+    position encodings: the scan is aware of order.
 
-    State dict: backbone.embeddings.weight (V, E), backbone.norm_f.weight (E,), lm_head.weight (V, E) and, N counting
-    the blocks from 0, backbone.layers.N.norm.weight (E,) and backbone.layers.N.mixer.*, that of `Mamba`. With
-    tie_word_embeddings lm_head.weight and backbone.embeddings.weight are one parameter, under both names.
+    State dict: backbone.embeddings.weight (V, E), backbone.norm_f.weight (E,), lm_head.weight (V, E) and, for block N
+    counted from 0, backbone.layers.N.norm.weight (E,) and backbone.layers.N.mixer.*, the state dict of `Mamba`. With
+    tie_word_embeddings, lm_head.weight and backbone.embeddings.weight are the same parameter under two names.
 
     Args:
         config: a `MambaConfig`, or any object with vocab_size, hidden_size (E), state_size (n), num_hidden_layers,
             conv_kernel (w), expand, time_step_rank (r), use_bias, use_conv_bias, layer_norm_epsilon (the norms' ε),
-            residual_in_fp32 and tie_word_embeddings. Its activation is silu. With residual_in_fp32 the sum x is kept
-            in float32 in a model of 16 bits. How a new model's weights begin is left open.
+            residual_in_fp32 and tie_word_embeddings. Its activation is silu. With residual_in_fp32, a 16-bit model
+            keeps the sum x in float32. The initial weights of a new model are up to you.
     """
 
     def __init__(self, config: Any) -> None:
@@ -208,27 +213,27 @@ class MambaLM(nn.Module):
             self.lm_head.weight = self.backbone.embeddings.weight
 
     def forward(self, input_ids: Tensor, states: States | None = None) -> Tensor:
-        """The logits of what follows each token.
+        """The logits for the token after each position.
 
         Args:
             input_ids: (b, l), int64, l ≥ 1.
             states: of all blocks, see `allocate_inference_cache`. **Overwritten** with those after the last token, so
-                that `step` can go on from there. A text begins here, whatever they hold.
+                that `step` can continue from there. Their contents are ignored: the text begins here.
 
         Returns:
-            (b, l, V), float32 in a model of 16 bits. Differentiable (not meant to be, with states).
+            (b, l, V), float32 in a 16-bit model. Differentiable (not meant to be, with states).
         """
         return self._logits(self.backbone(input_ids, states))
 
     def step(self, input_ids: Tensor, states: States) -> tuple[Tensor, States]:
-        """One more token: the logits that `forward` gives there. The work is the same whatever came before.
+        """One more token: the logits of `forward` there. The work does not depend on the length of the past.
 
         Args:
             input_ids: (b, 1), int64.
             states: of all blocks. **Overwritten** with those after this token.
 
         Returns:
-            (b, 1, V), and the states that were given.
+            (b, 1, V), and the same states as passed in.
 
         Raises:
             ValueError: input_ids has more than one token; the message says how many.
@@ -236,11 +241,9 @@ class MambaLM(nn.Module):
         return self._logits(self.backbone(input_ids, states, step=True)), states
 
     def allocate_inference_cache(self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None) -> States:
-        """The states that a text begins with: for each block, by its number, those of `Mamba`'s method of this name."""
-        return {
-            i: layer.mixer.allocate_inference_cache(batch_size, max_seqlen, dtype)
-            for i, layer in enumerate(self.backbone.layers)
-        }
+        """The states with which a text begins: those of `Mamba.allocate_inference_cache` for each block number."""
+        mixers = (module for module in self.backbone.modules() if isinstance(module, Mamba))  # in the blocks' order
+        return {i: mixer.allocate_inference_cache(batch_size, max_seqlen, dtype) for i, mixer in enumerate(mixers)}
 
     def _logits(self, hidden_states: Tensor) -> Tensor:
         logits = self.lm_head(hidden_states)
@@ -248,12 +251,12 @@ class MambaLM(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """All but the logits."""
+    """Everything except the logits."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers: Any = nn.ModuleList(_Block(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(_Block(config) for _ in range(config.num_hidden_layers))
         self.norm_f = nn.RMSNorm(config.hidden_size, config.layer_norm_epsilon)
 
     def forward(self, input_ids: Tensor, states: States | None, step: bool = False) -> Tensor:
@@ -281,10 +284,10 @@ class _Block(nn.Module):
             bias=config.use_bias,
         )
 
-    def forward(self, x: Tensor, states: Any, step: bool) -> Tensor:
+    def forward(self, x: Tensor, states: tuple[Tensor, Tensor] | None, step: bool) -> Tensor:
         """(b, l, E) -> (b, l, E)."""
         normed = self.norm(x.to(self.norm.weight.dtype))
-        mixed = self.mixer.step(normed, *states)[0] if step else self.mixer(normed, states)
+        mixed = self.mixer.step(normed, *states)[0] if step and states else self.mixer(normed, states)
         if self.residual_in_fp32:
             x = x.to(_at_least_float32(x))
         return x + mixed

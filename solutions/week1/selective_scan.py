@@ -1,15 +1,15 @@
 """The selective scan: Gu & Dao 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces"
 (arXiv:2312.00752), sections 2 and 3.
 
-Sizes in the shapes below: b batch, d channels, l length, n numbers in the state of one channel, g groups of channels,
-w width of the convolution. Capital A, B, C and D are the paper's matrices.
+Sizes in the shapes below: b batch, d channels, l length, n state size of one channel, g groups of channels, w width of
+the convolution. Capital A, B, C and D are the paper's matrices.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,45 +29,46 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Run a selective state space model over a sequence, a step for each position: Algorithm 2 of the paper.
+    """Run a selective state space model over a sequence, one position at a time: Algorithm 2 of the paper.
 
-    Each channel carries a state x of n numbers, which begins as zeros. With Δ = delta + delta_bias, or its softplus,
+    Each channel has a state x of n numbers, initially 0. With Δ = delta + delta_bias, or its softplus,
 
         x_t = exp(Δ_t A) ⊙ x_{t-1} + Δ_t B_t u_t        y_t = C_t · x_t        out_t = (y_t + D u_t) silu(z_t)
 
-    where A is discretised exactly and B by Euler's rule. Arguments and result are those of `selective_scan_fn` of
+    where A is discretised exactly and B by Euler's rule. Arguments and result are those of `selective_scan_fn` in
     `mamba_ssm`.
 
-    The computation is in float32 whatever the dtypes of the arguments, or, where u is float64, in either of the two:
-    half precision is only what goes in and comes out. No argument need be contiguous. The cost grows in proportion to
-    l: twice the positions take about twice the operations, and tensors at most about twice as large.
+    The computation is in float32 for all argument dtypes; if u is float64, either float32 or float64 will do. Half
+    precision appears only at the input and the output. No argument need be contiguous. The cost is linear in l: twice
+    the positions take about twice the operations, and tensors at most about twice as large.
 
     Args:
-        u: (b, d, l), the input: float16, bfloat16, float32 or float64. The batch may be empty, the sequence not.
+        u: (b, d, l), the input: float16, bfloat16, float32 or float64. The batch may be empty, the sequence may not.
         delta: (b, d, l), the step sizes Δ before delta_bias and softplus.
-        A: (d, n), real, as a rule negative, so that exp(Δ A) forgets; Δ A may be as low as -10⁴ and below.
-        B: what writes u into the state. (d, n): the same at all positions, of its own for each channel. (b, n, l): of
-            its own at each position, the same for all channels. (b, g, n, l): likewise for each of g groups of
-            neighbouring channels, d / g channels each.
-        C: what reads y from the state; the same three forms, whichever of them B has.
-        D: (d,), what passes u by the state; None leaves the term out.
+        A: (d, n), real and normally negative, so that exp(Δ A) forgets. Δ A may be -10⁴ or lower.
+        B: writes u into the state. (d, n): one B per channel, the same at every position. (b, n, l): one per position,
+            the same for every channel. (b, g, n, l): one per position and group, where each of the g groups is d / g
+            neighbouring channels.
+        C: reads y from the state: the same three forms, independently of B's.
+        D: (d,), carries u past the state; None leaves the term out.
         z: (b, d, l), the gate; None leaves the factor out.
         delta_bias: (d,), added to delta.
         delta_softplus: Δ is log(1 + exp(delta + delta_bias)), however large that is. Without it Δ may be negative.
         return_last_state: also return the state after the last position.
 
     Returns:
-        out, (b, d, l), of u's dtype: a new tensor. With return_last_state (out, x_l), the state being (b, d, n) in the
-        dtype of the computation. Both are differentiable in every tensor that was given.
+        out, (b, d, l), of u's dtype: a new tensor. With return_last_state, (out, x_l), where x_l is (b, d, n) in the
+        dtype of the computation. Both are differentiable with respect to every tensor argument.
 
     Raises:
         ValueError: B or C has none of its forms, or its g does not divide d; the message names B or C, its shape and d.
     """
     _check_forms(u, A, B, C)
     dtype = u.dtype
-    u, delta, A, B, C, D, z, delta_bias = _widened(u, delta, A, B, C, D, z, delta_bias)
+    u, delta, A, B, C = _widened(dtype, u, delta, A, B, C)
+    D, z, delta_bias = _widened(dtype, D, z, delta_bias)
     dt = _step_sizes(delta, delta_bias, delta_softplus)  # (b, d, l)
-    y, state = _scan(u, dt, A, B, C, u.new_zeros(u.size(0), *A.shape))
+    y, state = _scan(u, dt, A, B, C, u.new_zeros(u.size(0), *A.shape))  # (b, d, l), (b, d, n)
     out = _skip_and_gate(y, u, D, z).to(dtype)
     return (out, state) if return_last_state else out
 
@@ -84,16 +85,16 @@ def selective_state_update(
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
 ) -> Tensor:
-    """One step of `selective_scan`, for generation: its work and memory do not depend on how long the text is, and no
-    tensor that it makes is larger than the state.
+    """One step of `selective_scan`, for generation: its work and memory do not depend on the length of the text, and it
+    creates no tensor larger than the state.
 
-    Arguments and result are those of `selective_state_update` of `mamba_ssm` without heads. The computation is in
-    float32, or in either of float32 and float64 where x is float64. Not meant to be differentiated.
+    Arguments and result are those of `selective_state_update` in `mamba_ssm` without heads. The computation is in
+    float32, or in either float32 or float64 if x is float64. Not meant to be differentiated.
 
     Args:
         state: (b, d, n), the state after the positions so far, float32 or of x's dtype. **Overwritten** with the state
-            after this one; all other arguments are left as they were.
-        x: (b, d), this position's input, what u is in `selective_scan`.
+            after this one; all other arguments are left unchanged.
+        x: (b, d), this position's input: `selective_scan`'s u.
         dt: (b, d), the step size before dt_bias and softplus.
         A: (d, n).
         B: (b, n), or (b, g, n) for g groups of channels.
@@ -104,18 +105,19 @@ def selective_state_update(
         dt_softplus: Δ is log(1 + exp(dt + dt_bias)).
 
     Returns:
-        out, (b, d), of x's dtype: what `selective_scan` gives at this position.
+        out, (b, d), of x's dtype: the output of `selective_scan` at this position.
 
     Raises:
-        ValueError: as in `selective_scan`; the state is then left as it was.
+        ValueError: as in `selective_scan`; the state is then unchanged.
     """
     _check_forms(x, A, B, C)
-    dtype, before = x.dtype, state
-    x, state, dt, A, B, C, D, z, dt_bias = _widened(x, state, dt, A, B, C, D, z, dt_bias)
+    dtype = x.dtype
+    x, before, dt, A, B, C = _widened(dtype, x, state, dt, A, B, C)
+    D, z, dt_bias = _widened(dtype, D, z, dt_bias)
     x, dt, B, C = (each.unsqueeze(-1) for each in (x, dt, B, C))  # a sequence of length 1
     z = None if z is None else z.unsqueeze(-1)
-    y, after = _scan(x, _step_sizes(dt, dt_bias, dt_softplus), A, B, C, state)
-    before.copy_(after)
+    y, after = _scan(x, _step_sizes(dt, dt_bias, dt_softplus), A, B, C, before)  # (b, d, 1), (b, d, n)
+    state.copy_(after)
     return _skip_and_gate(y, x, D, z).squeeze(-1).to(dtype)
 
 
@@ -132,34 +134,35 @@ def selective_scan_chunked(
     return_last_state: bool = False,
     chunk_size: int = 64,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`selective_scan` by chunks of the sequence, in far fewer and larger operations: section 3.3 of the paper.
+    """`selective_scan` in chunks of the sequence, with far fewer and larger operations: section 3.3 of the paper.
 
-    The arguments, the result and its accuracy are those of `selective_scan`, whatever chunk_size is. The work is
-    parallel inside a chunk or across chunks, forward and backward: the number of tensor operations grows with
-    chunk_size + l / chunk_size, not with l (a factor log(chunk_size) is allowed). With chunk_size=64 and l = 4096, the
-    forward pass takes fewer than l operations, forward and backward together fewer than 3 l. It is therefore several
-    times as fast as the scan step by step.
+    Arguments, result and accuracy are those of `selective_scan` for every chunk_size. The work is parallel inside a
+    chunk or across chunks, forward and backward: the number of tensor operations grows with
+    chunk_size + l / chunk_size, not with l (a factor of log(chunk_size) is allowed). With chunk_size=64 and l = 4096,
+    the forward pass takes fewer than l operations, and forward and backward together fewer than 3 l. This makes it
+    several times as fast as the scan step by step.
 
-    Nothing of b·d·l·n numbers is ever made, forward or backward, if l is many times chunk_size and chunk_size is 16 or
-    more: no tensor is half as large, and all that is kept for the backward pass is smaller than that, because the
-    states are computed again there.
+    If l is many times chunk_size and chunk_size is at least 16, nothing with b·d·l·n numbers is ever created, forward
+    or backward: no tensor is half that large, and everything kept for the backward pass is together smaller than that,
+    because the backward pass recomputes the states.
 
     Args:
-        chunk_size: positions in a chunk, at least 1. l need be no multiple of it and may be smaller.
+        chunk_size: positions in a chunk, at least 1. l need not be a multiple of it and may be smaller.
 
     Returns:
         As `selective_scan`. Differentiable once.
 
     Raises:
-        ValueError: as in `selective_scan`. chunk_size is less than 1; the message names it.
+        ValueError: as in `selective_scan`; or chunk_size is less than 1, and the message names it.
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size} must be at least 1")
     _check_forms(u, A, B, C)
     dtype = u.dtype
-    u, delta, A, B, C, D, z, delta_bias = _widened(u, delta, A, B, C, D, z, delta_bias)
+    u, delta, A, B, C = _widened(dtype, u, delta, A, B, C)
+    D, z, delta_bias = _widened(dtype, D, z, delta_bias)
     dt = _step_sizes(delta, delta_bias, delta_softplus)  # (b, d, l)
-    y, state = _scan_by_chunks(u, dt, A, B, C, min(chunk_size, u.size(-1)))
+    y, state = _scan_by_chunks(u, dt, A, B, C, min(chunk_size, u.size(-1)))  # (b, d, l), (b, d, n)
     out = _skip_and_gate(y, u, D, z).to(dtype)
     return (out, state) if return_last_state else out
 
@@ -172,11 +175,11 @@ def causal_conv1d(
     return_final_states: bool = False,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """A convolution along the sequence, of each channel with a filter of its own, that sees no future.
+    """A convolution along the sequence that sees no future, with one filter per channel.
 
         out_t = activation(bias + Σ_i weight_i x_{t-w+1+i}),  i = 0 … w - 1
 
-    so that the last number of a filter meets the present. Arguments and result are those of `causal_conv1d_fn` of
+    The last weight of a filter multiplies the present input. Arguments and result are those of `causal_conv1d_fn` in
     `causal_conv1d`.
 
     Args:
@@ -184,16 +187,16 @@ def causal_conv1d(
         weight: (d, w), w ≥ 1.
         bias: (d,).
         initial_states: (b, d, w - 1), the inputs before the first one, the latest last; None means zeros.
-        return_final_states: also return what initial_states has to be for a sequence that goes on from here.
+        return_final_states: also return the initial_states of a sequence that continues this one.
         activation: None, or "silu", also called "swish".
 
     Returns:
-        out, (b, d, l), of x's dtype. With return_final_states (out, final_states), the latter (b, d, w - 1), of x's
-        dtype and in memory of its own: the last w - 1 inputs, those of initial_states among them if l < w - 1. Both are
-        differentiable in every tensor that was given.
+        out, (b, d, l), of x's dtype. With return_final_states, (out, final_states), where final_states, (b, d, w - 1),
+        is of x's dtype and in its own memory: the last w - 1 inputs, including some of initial_states if l < w - 1.
+        Both are differentiable with respect to every tensor argument.
 
     Raises:
-        ValueError: activation is another string; the message names it.
+        ValueError: activation is any other string; the message names it.
     """
     if activation not in (None, "silu", "swish"):
         raise ValueError(f"activation={activation!r} must be None, 'silu' or 'swish'")
@@ -212,7 +215,7 @@ def causal_conv1d(
 
 
 def _check_forms(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
-    """ValueError where B or C does not fit u, (b, d, l) or (b, d) for one step, and A, (d, n)."""
+    """Raise ValueError if B or C does not fit A (d, n) and u (b, d, l), or (b, d) for a single step."""
     (batch, channels, *length), states = u.shape, A.size(1)
     for name, matrix in (("B", B), ("C", C)):
         groups = matrix.size(1) if matrix.dim() > u.dim() else 1
@@ -223,14 +226,17 @@ def _check_forms(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
             allowed = "(d, n), (b, n, l) or (b, g, n, l)" if length else "(b, n) or (b, g, n)"
             sizes = ", ".join(f"{size}={number}" for size, number in zip("bdl", u.shape, strict=False))
             raise ValueError(
-                f"{name} has the shape {tuple(matrix.shape)}, not {allowed} where {sizes}, n={states} and g divides d"
+                f"{name} must have shape {allowed} with {sizes}, n={states} and g dividing d, not {tuple(matrix.shape)}"
             )
 
 
-def _widened(first: Tensor, *others: Tensor | None) -> list[Any]:
-    """All in float32, or in float64 where the first is."""
-    dtype = torch.promote_types(first.dtype, torch.float32)
-    return [None if each is None else each.to(dtype) for each in (first, *others)]
+_MaybeTensor = TypeVar("_MaybeTensor", Tensor, Tensor | None)
+
+
+def _widened(dtype: torch.dtype, *tensors: _MaybeTensor) -> list[_MaybeTensor]:
+    """The tensors in float32, or in float64 if that is dtype. None stays None."""
+    wide = torch.promote_types(dtype, torch.float32)
+    return [each if each is None else each.to(wide) for each in tensors]
 
 
 def _step_sizes(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
@@ -251,10 +257,10 @@ def _skip_and_gate(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None) -> 
 
 
 def _scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """y (b, d, l) and the last state (b, d, n), beginning from `state`."""
+    """y (b, d, l) and the last state (b, d, n), starting from `state` (b, d, n)."""
     channels, length = u.shape[1:]
     ys = []
-    # Not u[..., t] and so on: the gradient of each index would be a tensor as large as u, mostly zeros.
+    # unbind, not u[..., t]: the gradient of every such index would be a tensor as large as u, mostly zeros.
     for u_t, dt_t, B_t, C_t in zip(
         u.unbind(-1), dt.unbind(-1), _by_position(B, channels, length), _by_position(C, channels, length), strict=True
     ):
@@ -267,17 +273,17 @@ def _scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor)
 def _by_position(B: Tensor, channels: int, length: int) -> Sequence[Tensor]:
     """B or C at each position, in a shape that broadcasts to (b, d, n)."""
     if B.dim() == 2:
-        return [B] * length
+        return [B] * length  # (d, n) each
     if B.dim() == 3:
-        return B.unsqueeze(1).unbind(-1)
-    return B.repeat_interleave(channels // B.size(1), dim=1).unbind(-1)
+        return B.unsqueeze(1).unbind(-1)  # (b, 1, n) each
+    return B.repeat_interleave(channels // B.size(1), dim=1).unbind(-1)  # (b, d, n) each
 
 
 # --- by chunks ------------------------------------------------------------------------------------------------------
 #
-# The sequence is cut into k chunks of t positions, which advance side by side, as if each were a sequence of its own:
-# one operation does the same position of all chunks. Inside, tensors are therefore laid out (t, k, b, g, n, h), with
-# h = d / g channels a group, and with 1 for n or h where there is no such dimension.
+# The sequence is cut into k chunks of t positions, which advance side by side as if each were its own sequence: one
+# operation handles the same position of every chunk. Tensors are therefore laid out as (t, k, b, g, n, h), with
+# h = d / g channels per group, and size 1 in place of a dimension that a tensor does not have.
 
 
 def _scan_by_chunks(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
@@ -301,21 +307,21 @@ def _scan_by_chunks(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chun
         return _fold(x.repeat_interleave(groups // x.size(1), dim=1), chunk_size).unsqueeze(-1)
 
     y, state = _ChunkedScan.apply(by_channel(dt), by_channel(dt * u), by_state(A), matrix(B), matrix(C))
-    y = y.squeeze(-2).permute(2, 3, 4, 1, 0)  # (b, g, h, k, t)
+    y = y.squeeze(-2).permute(2, 3, 4, 1, 0)  # (t, k, b, g, 1, h) -> (b, g, h, k, t)
     return y.flatten(3).flatten(1, 2)[..., :length], state.mT.flatten(1, 2)
 
 
 def _fold(x: Tensor, chunk_size: int) -> Tensor:
-    """(b, g, m, l) -> (t, k, b, g, m). Zeros fill the last chunk up: with Δ = 0 a state stays as it is."""
+    """(b, g, m, l) -> (t, k, b, g, m). Zeros fill up the last chunk: Δ = 0 leaves a state unchanged."""
     x = F.pad(x, (0, -x.size(-1) % chunk_size))
     return x.unflatten(-1, (-1, chunk_size)).permute(4, 3, 0, 1, 2).contiguous()
 
 
-def _enter(first: Tensor, decays: Tensor, ends: Tensor) -> Tensor:
-    """What each chunk begins with, (k, …): the recurrence again, with a step for each chunk.
+def _entries(first: Tensor, decays: Tensor, ends: Tensor) -> Tensor:
+    """The state that enters each chunk, (k, …): the recurrence once more, with one step per chunk.
 
-    `first` is what the first chunk begins with; `ends` is what the chunks end with if they begin with zeros, and
-    `decays` what is left at the end of a chunk of what stood at its beginning.
+    `first` enters the first chunk. `ends` are the states at the end of chunks entered by zeros, and `decays` the
+    factors by which a state shrinks in crossing a chunk, (k, …) each.
     """
     entries = [first]
     for decay, end in zip(decays[:-1], ends[:-1], strict=True):
@@ -324,64 +330,72 @@ def _enter(first: Tensor, decays: Tensor, ends: Tensor) -> Tensor:
 
 
 class _ChunkedScan(torch.autograd.Function):
-    """x_t = exp(Δ_t A) x_{t-1} + B_t w_t and y_t = C_t · x_t from x = 0, with w = Δ u, for all chunks side by side.
+    """x_t = exp(Δ_t A) x_{t-1} + B_t (Δ u)_t and y_t = C_t · x_t from x = 0, for all chunks side by side.
 
-    Each pass goes over the positions of a chunk twice. The first time the chunks begin with zeros, to learn what each
-    ends with and so what the next one really begins with; the second time they begin with that. No exponent is ever
-    positive that was not so in the step-by-step scan: nothing is divided by a decay.
+    Each pass goes through the positions of a chunk twice: first with zeros entering every chunk, to learn how each one
+    ends and so what really enters the next; then with those entries. Nothing is divided by a decay, so no exponent is
+    positive that is not positive step by step.
+
+    dt (Δ), dtu (Δ u) and y are (t, k, b, g, 1, h), A is (g, n, h), B and C broadcast to (t, k, b, g, n, h).
     """
 
     @staticmethod
-    def forward(ctx: Any, dt: Tensor, w: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-        log_decay = A * _LOG2_E
-        state = (B[0] * w[0]).zero_()  # (k, b, g, n, h)
-        for dt_t, w_t, B_t in zip(dt, w, B, strict=True):
-            state.mul_(torch.exp2(dt_t * log_decay)).addcmul_(B_t, w_t)
-        state = _enter(torch.zeros_like(state[0]), torch.exp2(dt.sum(0) * log_decay), state)
+    def forward(ctx: Any, dt: Tensor, dtu: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+        """y, and the state after the last position (b, g, n, h)."""
+        log2_decay = A * _LOG2_E  # (g, n, h)
+        state = (B[0] * dtu[0]).zero_()  # (k, b, g, n, h)
+        for dt_t, dtu_t, B_t in zip(dt, dtu, B, strict=True):
+            state.mul_(torch.exp2(dt_t * log2_decay)).addcmul_(B_t, dtu_t)
+        state = _entries(torch.zeros_like(state[0]), torch.exp2(dt.sum(0) * log2_decay), state)
 
         stride = math.isqrt(len(dt))
-        kept, ys = [], []  # kept: every √t-th state; the backward pass computes those between again
-        for t, (dt_t, w_t, B_t, C_t) in enumerate(zip(dt, w, B, C, strict=True)):
+        kept, ys = [], []  # kept: every √t-th state; the backward pass recomputes those in between
+        for t, (dt_t, dtu_t, B_t, C_t) in enumerate(zip(dt, dtu, B, C, strict=True)):
             if t % stride == 0:
                 kept.append(state.clone())
-            state.mul_(torch.exp2(dt_t * log_decay)).addcmul_(B_t, w_t)
-            ys.append((C_t * state).sum(-2, keepdim=True))
-        ctx.save_for_backward(dt, w, A, B, C, torch.stack(kept))
+            state.mul_(torch.exp2(dt_t * log2_decay)).addcmul_(B_t, dtu_t)
+            ys.append((C_t * state).sum(-2, keepdim=True))  # (k, b, g, 1, h)
+        ctx.save_for_backward(dt, dtu, A, B, C, torch.stack(kept))
         return torch.stack(ys), state[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor, ...]:
-        """The gradient of the state is a scan too, from the end: grad_{t-1} = exp(Δ_t A) (grad_t + C_t grad_y_t)."""
-        dt, w, A, B, C, kept = ctx.saved_tensors
-        log_decay = A * _LOG2_E
-        steps = list(zip(dt, w, B, C, grad_y.contiguous(), strict=True))
-        grad = torch.zeros_like(kept[0])  # of the states, (k, b, g, n, h)
+        """The gradient g_t of x_t, including all that x_t does later, follows a recurrence from the end:
+
+            g_t = C_t grad_y_t + exp(Δ_{t+1} A) g_{t+1}
+
+        `carry` is the second term: the share of g_t that comes from later positions.
+        """
+        dt, dtu, A, B, C, kept = ctx.saved_tensors
+        log2_decay = A * _LOG2_E  # (g, n, h)
+        steps = list(zip(dt, dtu, B, C, grad_y.contiguous(), strict=True))
+        carry = torch.zeros_like(kept[0])  # (k, b, g, n, h)
         for dt_t, _, _, C_t, grad_y_t in reversed(steps):
-            grad.addcmul_(C_t, grad_y_t).mul_(torch.exp2(dt_t * log_decay))
-        whole_decays = torch.exp2(dt.sum(0) * log_decay)
-        grad = _enter(grad_last, whole_decays.flip(0), grad.flip(0)).flip(0)
+            carry.addcmul_(C_t, grad_y_t).mul_(torch.exp2(dt_t * log2_decay))
+        whole_decays = torch.exp2(dt.sum(0) * log2_decay)  # (k, b, g, n, h)
+        carry = _entries(grad_last, whole_decays.flip(0), carry.flip(0)).flip(0)
 
         grads = []
-        grad_A = torch.zeros_like(grad)
+        grad_A = torch.zeros_like(carry)
         stride = math.isqrt(len(dt))
         for i in reversed(range(len(kept))):
             stretch = steps[i * stride : (i + 1) * stride]
-            states, decays = [kept[i]], []
-            for dt_t, w_t, B_t, _, _ in stretch:
-                decays.append(torch.exp2(dt_t * log_decay))
-                states.append(torch.addcmul(B_t * w_t, decays[-1], states[-1]))
-            for dt_t, w_t, B_t, C_t, grad_y_t in reversed(stretch):
-                grad.addcmul_(C_t, grad_y_t)  # of x_t
+            states, decays = [kept[i]], []  # x_{t-1}, x_t, … and exp(Δ_t A), …, (k, b, g, n, h) each
+            for dt_t, dtu_t, B_t, _, _ in stretch:
+                decays.append(torch.exp2(dt_t * log2_decay))
+                states.append(torch.addcmul(B_t * dtu_t, decays[-1], states[-1]))
+            for dt_t, dtu_t, B_t, C_t, grad_y_t in reversed(stretch):
+                g = carry.addcmul_(C_t, grad_y_t)  # g_t; in place, and so is the next carry
                 grad_C = (states.pop() * grad_y_t).sum_to_size(C_t.shape)
-                grad_B = (grad * w_t).sum_to_size(B_t.shape)
-                grad_w = (grad * B_t).sum(-2, keepdim=True)
-                grad.mul_(decays.pop())  # of x_{t-1}
-                grad_log = grad * states[-1]  # of Δ_t A
-                grad_A.addcmul_(grad_log, dt_t)
-                grads.append(((grad_log * A).sum(-2, keepdim=True), grad_w, grad_B, grad_C))
-        grad_dt, grad_w, grad_B, grad_C = (torch.stack(each[::-1]) for each in zip(*grads, strict=True))
-        return grad_dt, grad_w, grad_A.sum(dim=(0, 1)), grad_B, grad_C
+                grad_B = (g * dtu_t).sum_to_size(B_t.shape)
+                grad_dtu = (g * B_t).sum(-2, keepdim=True)  # (k, b, g, 1, h)
+                carry = g.mul_(decays.pop())  # exp(Δ_t A) g_t, for position t - 1
+                grad_exponent = carry * states[-1]  # of Δ_t A: g_t exp(Δ_t A) x_{t-1}
+                grad_A.addcmul_(grad_exponent, dt_t)
+                grads.append(((grad_exponent * A).sum(-2, keepdim=True), grad_dtu, grad_B, grad_C))
+        grad_dt, grad_dtu, grad_B, grad_C = (torch.stack(each[::-1]) for each in zip(*grads, strict=True))
+        return grad_dt, grad_dtu, grad_A.sum(dim=(0, 1)), grad_B, grad_C
 
 
 _LOG2_E = math.log2(math.e)  # exp(x) = 2^(x log2(e)): exp2 is faster, and does not slow down where it underflows

@@ -1,6 +1,6 @@
 """The Transformer: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), sections 3 and 5.4.
 
-Sizes in the shapes below: B batch, S source length, T target length, E = d_model, H = nhead, V vocabulary.
+Sizes in the shapes below: B batch, S source length, T target length, E = d_model, H = nhead, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .self_attention import MultiheadAttention
 
 
 def sinusoidal_positions(length: int, d_model: int) -> Tensor:
-    """The position encodings of section 3.5, which a model adds to its embeddings.
+    """The position encodings of section 3.5, which a model adds to its token embeddings.
 
     PE[p, 2i] = sin(p / 10000^(2i / d_model)) and PE[p, 2i + 1] = cos(p / 10000^(2i / d_model))
 
     Args:
-        length: number of positions, 0 … length - 1. It may be 0.
-        d_model: width of an encoding. Where it is odd, the last column is a sine without its cosine.
+        length: number of positions, counted from 0. It may be 0.
+        d_model: width of an encoding. If it is odd, the last column is a sine without its cosine.
 
     Returns:
         (length, d_model), float32.
@@ -43,24 +43,24 @@ class EncoderLayer(nn.Module):
     State dict: self_attn.*, that of `torch.nn.MultiheadAttention`; linear1 and linear2, the two `nn.Linear` of the
     feed-forward network (E to dim_feedforward and back); norm1 and norm2, the `nn.LayerNorm` of the two sublayers.
 
-    In training mode dropout hits, each number on its own: the attention weights, the activations between linear1 and
-    linear2, and the output of each sublayer before it is added to the sublayer's input (section 5.4). In eval mode
-    there is none.
+    In training mode, dropout applies independently to each number of: the attention weights, the activations between
+    linear1 and linear2, and the output of each sublayer before it is added to the sublayer's input (section 5.4). There
+    is no dropout in eval mode.
 
     Args:
         d_model: E, the width of input and output.
         nhead: H, the number of attention heads.
         dim_feedforward: width between the two linear layers of the feed-forward network.
-        dropout: probability with which a number is dropped.
+        dropout: probability of dropping a number.
         activation: "relu", "gelu" (the exact one, with the error function) or a function from a tensor to a tensor.
         layer_norm_eps: ε of the norms.
         batch_first: sequences are (B, S, E) if True, (S, B, E) if False.
         norm_first: False is the paper's LayerNorm(x + Sublayer(x)). True is x + Sublayer(LayerNorm(x)), the pre-norm
             of Xiong et al. 2020 (arXiv:2002.04745).
-        bias: False leaves out every bias, those of the norms included.
+        bias: False leaves out every bias, including those of the norms.
 
     Raises:
-        ValueError: activation is another string; the message names it.
+        ValueError: activation is any other string; the message names it.
     """
 
     def __init__(
@@ -88,19 +88,19 @@ class EncoderLayer(nn.Module):
     def forward(
         self, src: Tensor, src_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None
     ) -> Tensor:
-        """Let the positions of src attend to each other, then transform each by itself.
+        """Let the positions of src attend to each other, then transform each one separately.
 
         The layer adds no mask of its own. In boolean masks True = may not be attended; floating-point masks, of src's
-        dtype, are added to the scaled scores. Where both masks are given they are of the same kind.
+        dtype, are added to the scaled scores. If both masks are given, they are of the same kind.
 
         Args:
-            src: (B, S, E), (S, B, E) without batch_first.
-            src_mask: (S, S), query by key, the same for all; or (B·H, S, S), head h of sequence b at b·H + h.
+            src: (B, S, E), or (S, B, E) without batch_first.
+            src_mask: (S, S), query by key, the same for all; or (B·H, S, S), with head h of sequence b at b·H + h.
             src_key_padding_mask: (B, S), hides positions of src as keys.
 
         Returns:
-            Of src's shape and dtype: a new tensor. What stands at padded positions is left open, and so is what a
-            position gets that may attend to none.
+            A new tensor of src's shape and dtype. The output is unspecified at padded positions, and at positions that
+            may attend to nothing.
         """
 
         def attend(x: Tensor) -> Tensor:
@@ -114,13 +114,14 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to the encoder's output, and a feed-forward network: section 3.1.
+    """Self-attention, attention to the encoder's output, then a feed-forward network: section 3.1.
 
     Interchangeable with `torch.nn.TransformerDecoderLayer`: the same state dict, the same results. Only the default of
     batch_first differs. Arguments, dropout and errors are those of `EncoderLayer`.
 
-    State dict: that of `EncoderLayer`, and multihead_attn.*, the attention to memory, and norm3. The norms are counted
-    in the order of the sublayers: norm1 is self-attention's, norm2 multihead_attn's, norm3 the feed-forward network's.
+    State dict: that of `EncoderLayer`, plus multihead_attn.*, the attention to memory, and norm3. The norms are
+    numbered in the order of the sublayers: norm1 belongs to self-attention, norm2 to multihead_attn, norm3 to the
+    feed-forward network.
     """
 
     def __init__(
@@ -156,20 +157,20 @@ class DecoderLayer(nn.Module):
         tgt_key_padding_mask: Tensor | None = None,
         memory_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """Let the positions of tgt attend to each other, then to memory, then transform each by itself.
+        """Let the positions of tgt attend to each other, then to memory, then transform each one separately.
 
-        The layer adds no mask of its own, no causal one either. Masks mean what they mean in `EncoderLayer`.
+        The layer adds no mask of its own, not even a causal one. Masks have the same meaning as in `EncoderLayer`.
 
         Args:
-            tgt: (B, T, E), (T, B, E) without batch_first.
-            memory: (B, S, E) or (S, B, E), the encoder's output. It goes through none of this layer's norms.
+            tgt: (B, T, E), or (T, B, E) without batch_first.
+            memory: (B, S, E) or (S, B, E), the encoder's output. This layer's norms do not apply to it.
             tgt_mask: (T, T) or (B·H, T, T), for tgt's attention to itself.
             memory_mask: (T, S) or (B·H, T, S), for its attention to memory.
             tgt_key_padding_mask: (B, T), hides positions of tgt.
             memory_key_padding_mask: (B, S), hides positions of memory.
 
         Returns:
-            Of tgt's shape and dtype: a new tensor, with the same positions left open as in `EncoderLayer`.
+            A new tensor of tgt's shape and dtype, unspecified at the same positions as in `EncoderLayer`.
         """
 
         def attend(x: Tensor) -> Tensor:
@@ -188,18 +189,18 @@ class DecoderLayer(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """The whole model of figure 1: embeddings with positions, encoder, decoder, and logits over the target's tokens.
+    """The whole model of figure 1: embeddings with positions, encoder, decoder, and logits over the target vocabulary.
 
-    The widths inside, dropout, the scaling and tying of embeddings, the place of the norms and a final norm are yours
-    to choose. What must be so: source and target carry positions, encoder and decoder have num_layers layers each,
-    everything learned is in the state dict, and a gradient of the logits reaches every parameter.
+    The inner widths, dropout, the scaling and tying of embeddings, the place of the norms and a final norm are up to
+    you. Required: source and target carry positions, encoder and decoder have num_layers layers each, everything
+    learned is in the state dict, and a gradient of the logits reaches every parameter.
 
     Args:
-        src_vocab: number of source tokens.
-        tgt_vocab: number of target tokens.
+        src_vocab: size of the source vocabulary.
+        tgt_vocab: size of the target vocabulary.
         d_model: E, the width between the layers, a multiple of nhead.
         nhead: H, the number of attention heads.
-        num_layers: layers of the encoder, and of the decoder.
+        num_layers: number of layers in the encoder, and in the decoder.
     """
 
     def __init__(self, src_vocab: int, tgt_vocab: int, d_model: int, nhead: int, num_layers: int) -> None:
@@ -211,18 +212,18 @@ class Seq2Seq(nn.Module):
         self.to_logits = nn.Linear(d_model, tgt_vocab)
         self.dropout = nn.Dropout(0.1)
         for embedding in (self.src_embedding, self.tgt_embedding):
-            nn.init.normal_(embedding.weight, std=d_model**-0.5)  # times √E (section 3.4) as large as the positions
+            nn.init.normal_(embedding.weight, std=d_model**-0.5)  # after · √E about as large as positions
 
     def forward(self, src: Tensor, tgt: Tensor, src_key_padding_mask: Tensor | None = None) -> Tensor:
-        """Logits of the next target token after each target token.
+        """Logits for the target token after each target token.
 
-        The causal mask on tgt is the model's own: the logits at t depend on tgt[:, : t + 1] and on all of src.
+        The model applies the causal mask on tgt itself: the logits at t depend on tgt[:, : t + 1] and on all of src.
 
         Args:
             src: (B, S), int64.
             tgt: (B, T), int64, T ≥ 1.
-            src_key_padding_mask: (B, S), bool, True = padding, at the end of a row. Which tokens stand there makes no
-                difference: a padded row gives what the row alone gives, without padding and mask.
+            src_key_padding_mask: (B, S), bool, True = padding, at the end of a row. The tokens there make no
+                difference: a padded row yields the same logits as the row alone, without padding and mask.
 
         Returns:
             (B, T, V) with V = tgt_vocab, in the dtype of the parameters.
@@ -230,14 +231,14 @@ class Seq2Seq(nn.Module):
         return self.decode(tgt, self.encode(src, src_key_padding_mask), src_key_padding_mask)
 
     def encode(self, src: Tensor, src_key_padding_mask: Tensor | None = None) -> Tensor:
-        """The encoder's output, (B, S, E). This and `decode` are not graded by themselves: the cut is yours."""
+        """The encoder's output, (B, S, E). This and `decode` are not graded separately: the split is up to you."""
         x = self._embed(src, self.src_embedding)
         for layer in self.encoder:
             x = layer(x, src_key_padding_mask=src_key_padding_mask)
         return x
 
     def decode(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor | None = None) -> Tensor:
-        """The logits, (B, T, V), given the encoder's output: `greedy_decode` needs that only once."""
+        """The logits, (B, T, V), given the encoder's output, which `greedy_decode` computes only once."""
         length = tgt.size(1)
         later = torch.ones(length, length, dtype=torch.bool, device=tgt.device).triu(1)  # (T, T), True = hidden
         x = self._embed(tgt, self.tgt_embedding)
@@ -264,15 +265,15 @@ def greedy_decode(
     Args:
         model: a `Seq2Seq` in eval mode.
         src: (B, S), int64.
-        bos: the id that every target begins with.
-        eos: the id that ends a row once the model has chosen it. It may be the same id as bos.
-        max_new_tokens: the most tokens to add to bos. It may be 0.
+        bos: the id with which every target begins.
+        eos: the id that ends a row once the model chooses it. It may equal bos.
+        max_new_tokens: the maximum number of tokens to add to bos. It may be 0.
         src_key_padding_mask: (B, S), bool, True = padding.
 
     Returns:
-        (B, 1 + N), int64: bos, the new ids, with the row's own eos the last of them, and after it eos up to the length
-        of the longest row. N ≤ max_new_tokens is the number of new ids of the longest row. No graph is kept for
-        backward, anywhere in the model.
+        (B, 1 + N), int64: bos, then the new ids, of which the row's own eos is the last, then eos up to the length of
+        the longest row. N ≤ max_new_tokens is the number of new ids in the longest row. No graph is kept for backward,
+        anywhere in the model.
     """
     with torch.no_grad():
         memory = model.encode(src, src_key_padding_mask)  # (B, S, E)
@@ -291,7 +292,7 @@ def greedy_decode(
 def _attend(
     attention: MultiheadAttention, query: Tensor, memory: Tensor, mask: Tensor | None, padding: Tensor | None
 ) -> Tensor:
-    """Queries from the one sequence, keys and values from the other, or from the same."""
+    """Attention with queries from `query`, and keys and values from `memory`, which may be the same sequence."""
     output, _ = attention(query, memory, memory, key_padding_mask=padding, need_weights=False, attn_mask=mask)
     return output
 
