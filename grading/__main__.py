@@ -63,7 +63,6 @@ def stubs(course: Course) -> int:
 def conformance(course: Course) -> int:
     from grading.author.conformance import write_table
 
-
     print(write_table(course, course.conformance_page))
     return 0
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from grading.course import Course
-from grading.mistakes import load_bank
+from grading.course.layout import Course
+from grading.mistakes.bank import load_bank
 from tests.grading.conftest import ROOT, environment, write_hand_in
 
 COURSE = Course(ROOT)
