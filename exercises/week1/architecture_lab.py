@@ -1,7 +1,7 @@
 """The architecture lab: what Transformer, Mamba, RWKV and Jamba cost, measured rather than quoted.
 
-A *row* is a dictionary of one measurement: {"context": tokens in the prompt, "prefill_s": seconds, "s_per_token":
-seconds, "peak_bytes": bytes}; `compare` puts "model", its name, in front.
+A *row* is a dictionary with one measurement: {"context": tokens in the prompt, "prefill_s": seconds, "s_per_token":
+seconds, "peak_bytes": bytes}; `compare` adds "model", its name.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ import math
 import statistics
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from matplotlib.figure import Figure
 from scipy import stats
 
 Row = dict[str, Any]
 
 
 class Model(Protocol):
-    """What can be measured. It may also have `synchronize()`, which waits until the work that was asked for is done."""
+    """What can be measured. It may also have `synchronize()`, which waits until all queued work is done."""
 
     def prefill(self, length: int) -> object:
-        """Start a new sequence, forgetting the old one, and read a prompt of this many tokens."""
+        """Start a new sequence, forgetting the old one, and read a prompt of length tokens."""
         ...
 
     def decode(self) -> object:
@@ -41,14 +39,14 @@ class SizedModel(Model, Protocol):
 
 
 def measure_generation(model: Model, context_lengths: Iterable[int], new_tokens: int = 16) -> list[Row]:
-    """Measure a prompt's prefill and the generation of new_tokens tokens after it, at each context length.
+    """Measure the prefill of a prompt and the generation of new_tokens tokens after it, at each context length.
 
-    A run is one `prefill(length)` and new_tokens times `decode()`, never more of them after a prefill. Before anything
-    is timed at a length there is one full run at that length. Then at least five runs are timed. Nothing that observes
-    memory (a dispatch mode, a profiler, tracemalloc, a sampling thread) works during them.
+    A run is one `prefill(length)` and then new_tokens calls of `decode()`, never more. Before anything is timed at a
+    length, there is one full run at that length. Then at least five runs are timed. Nothing that observes memory (a
+    dispatch mode, a profiler, tracemalloc, a sampling thread) is active during them.
 
     Before each reading of the clock the model's `synchronize()` is called, if it has one, and so is the accelerator's
-    where there is one: work that was only queued is neither left out nor counted where it does not belong.
+    if there is one: queued work is neither left out nor counted in the wrong place.
 
     Args:
         model: see `Model`. Before the call it holds its weights and no sequence.
@@ -60,12 +58,11 @@ def measure_generation(model: Model, context_lengths: Iterable[int], new_tokens:
         context: the length.
         prefill_s: seconds for the prefill alone, a robust average over the runs.
         s_per_token: seconds for one `decode()`, without the prefill, a robust average over the runs. An average is
-            robust (as the median is) if one run that was interrupted does not move it, nor one that was unusually
-            quick.
-        peak_bytes: the most memory that tensors held at any moment of a run, int, less what was held when
+            robust (as the median is) if neither one interrupted run nor one unusually fast run moves it.
+        peak_bytes: the most memory that tensors held at any moment of a run, int, minus what was held when
             measure_generation was called. So weights do not count, but a cache that the model keeps does, at every
-            length and also if it was allocated at an earlier one. What is freed at once counts too; the sequence of a
-            run at another length, which prefill forgets, does not. Judged on the CPU with tensors of 50 MB and more,
+            length, even if it was allocated at an earlier one. What is freed immediately counts too; the sequence of a
+            run at another length, which prefill forgets, does not. Tested on the CPU with tensors of 50 MB and more,
             to ± 16 MB.
     """
     raise NotImplementedError
@@ -79,7 +76,7 @@ def compare(models: Mapping[str, Model], context_lengths: Iterable[int], new_tok
         context_lengths, new_tokens: as for `measure_generation`. context_lengths may be an iterator.
 
     Returns:
-        The rows of `measure_generation` with "model": name added; all of the first model's, then the second's, in the
+        The rows of `measure_generation` with "model": name added: all of the first model's, then the second's, in the
         dictionary's order.
     """
     raise NotImplementedError
@@ -95,62 +92,62 @@ def fit_scaling_exponent(lengths: Sequence[float], costs: Sequence[float]) -> tu
         interval = b ± t · s_b, t the 97.5% quantile of Student's t distribution with n − 2 degrees of freedom
 
     Args:
-        lengths: n ≥ 3 positive numbers in any order; some may be equal, not all.
-        costs: n positive numbers, in the same order as lengths; seconds, bytes or whatever.
+        lengths: n ≥ 3 positive numbers in any order; some may be equal, but not all.
+        costs: n positive numbers, in the same order as lengths, in any unit.
 
     Returns:
         (b, (low, high)), floats: the exponent and its 95% confidence interval, to 6 digits or better.
 
     Raises:
-        ValueError: lengths and costs differ in number (the message gives both numbers), or are fewer than 3 (it says
-            how many there are); a length or a cost is not positive, or all lengths are equal (it names the value).
+        ValueError: lengths and costs differ in number (the message gives both numbers), or there are fewer than 3 (it
+            says how many); a length or a cost is not positive, or all lengths are equal (it names the value).
     """
     raise NotImplementedError
 
 
 def plot(rows: Sequence[Row], path: str | Path) -> None:
-    """Draw what `compare` measured, cost against context length, to a file.
+    """Draw what `compare` measured, cost against context length.
 
-    Nothing else is left behind: no other file, no open figure of matplotlib's pyplot, no changed setting.
+    Nothing else is left behind: no other file, no open pyplot figure, no changed setting of matplotlib.
 
     Args:
-        rows: of `compare`, one model or more.
-        path: the file that is written, this one and no other; replaced if it exists. The suffix .svg or .png says
-            what it is. The picture shows the costs and the names of all models; in an SVG file the names can be found
-            as text, at least in comments.
+        rows: from `compare`, of one model or more.
+        path: the file to write, this one and no other; replaced if it exists. The suffix .svg or .png decides the
+            format. The picture shows the costs and the names of all models; in an SVG file the names can be found as
+            text, at least in comments.
     """
     raise NotImplementedError
 
 
 def own_model(name: str, parameters: int, device: str | torch.device = "cpu") -> SizedModel:
-    """A model of one of this week's four architectures, of the size that is asked for, with random weights.
+    """A model of one of this week's four architectures, of the requested size, with random weights.
 
-    The exercise that it is made from (`decoder_llm`, `mamba`, `rwkv` or `jamba`) is imported when its model is asked
-    for, and only that one: the others need not be done.
+    Only the exercise that the model is built from (`decoder_llm`, `mamba`, `rwkv` or `jamba`) is imported, and only
+    when that model is requested: the others need not be done.
 
     Args:
         name: "transformer", "mamba", "rwkv" or "jamba".
-        parameters: how many parameters, ≥ 1 500 000. All four have this many to within 2.5%, and so are within 5% of
-            each other. For Jamba all experts count. Every parameter has work to do: none is there for the number.
+        parameters: how many parameters, ≥ 1 500 000. Each model has this many to within 2.5%, so that all four are
+            within 5% of each other. For Jamba all experts count. Every parameter is used: none is padding.
         device: where it computes.
 
     Returns:
-        What `measure_generation` takes, with `num_parameters`, the exact number, as well. A decode reads one token,
+        A model for `measure_generation` that also has `num_parameters`, the exact number. A decode reads one token,
         not the whole sequence again. Nothing is kept for a backward pass.
 
     Raises:
-        ValueError: there is no architecture of this name; the message names it.
+        ValueError: there is no architecture of this name; the message gives the name.
     """
     raise NotImplementedError
 
 
-# given: the real comparison, some minutes long; from the course's root, python -m exercises.week1.architecture_lab
+# given: the real comparison, about ten minutes; from the course's root, python -m exercises.week1.architecture_lab
 def main(folder: str = "report") -> None:
     """Compare the four own models, of two million parameters each, on the CPU, and on the accelerator if there is one.
 
-    Writes architectures-DEVICE.md, the tables that it also prints, and architectures-DEVICE.png into the folder.
+    Prints tables, and writes them to architectures-DEVICE.md in the folder, with a figure, architectures-DEVICE.png.
     """
-    torch.set_num_threads(1)  # tensors this small gain little from more, and lose much where other programs run
+    torch.set_num_threads(1)  # tensors this small gain little from more, and lose much on a busy machine
     Path(folder).mkdir(parents=True, exist_ok=True)
     devices = ["cpu"]
     if torch.accelerator.is_available():
@@ -165,7 +162,7 @@ def main(folder: str = "report") -> None:
 
 
 def costs_table(rows: Sequence[Row]) -> str:
-    """In Markdown, a line for each row."""
+    """A Markdown table with a line for each row."""
     lines = ["| model | context | prefill (s) | one more token (ms) | peak memory (MB) |", "|---|--:|--:|--:|--:|"]
     for row in rows:
         costs = f"{row['prefill_s']:.3f} | {1e3 * row['s_per_token']:.2f} | {row['peak_bytes'] / 1e6:.1f}"
@@ -174,7 +171,7 @@ def costs_table(rows: Sequence[Row]) -> str:
 
 
 def exponents_table(rows: Sequence[Row], from_length: int) -> str:
-    """In Markdown, a line for each model, fitted to its rows from this length on: exponent (95% interval)."""
+    """A Markdown table with a line for each model, fitted to its rows from this length on: exponent (95% interval)."""
     lines = [f"| exponent from {from_length} tokens | prefill | one more token | peak memory |", "|---|---|---|---|"]
     for name in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == name and row["context"] >= from_length]

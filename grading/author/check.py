@@ -164,7 +164,7 @@ def _is_lost(record: Record) -> bool:
 
 def changed_definition(course: Course, mistake: Mistake) -> str:
     """The public function or class of the solution that a mistake changes, or nothing for a private helper."""
-    source = course.solution(mistake.exercise).read_text("utf-8")
+    source = course.solution(mistake.file).read_text("utf-8")
     line = source[: source.find(mistake.changes[0][0])].count("\n") + 1
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= (node.end_lineno or 0):

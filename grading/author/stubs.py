@@ -4,7 +4,8 @@ A stub keeps, in the source's own words,
 
 - the module docstring and the comment block on the file's first line,
 - imports, except `from module import name` where only code that goes uses the names; what a student imports from the
-  future, from earlier exercises (relative imports) or as a module (`import torch`) always stays,
+  future, from earlier exercises (relative imports) or as a module (`import torch`) always stays; what the solution
+  imports from private modules of its tree (`from ._memory import Ledger`) always goes: they are not handed out,
 - public constants, type aliases, class attributes and annotated fields, each with the docstring under it,
 - public functions, methods and classes: decorators, signature, docstring. A body becomes `raise NotImplementedError`;
   one that is only `...` stays, for there is nothing to write (overloads, protocols, abstract methods),
@@ -39,6 +40,7 @@ from grading.course.source import (
     is_public,
     normalise,
     parse,
+    private_imports,
     regions,
 )
 
@@ -49,8 +51,8 @@ _COMMENT = re.compile(r"[ \t]*#.*")
 def stub(source: str, filename: str = "<source>") -> str:
     """The stub of a solution. A stub is its own stub.
 
-    Raises SourceError where the source is no Python, a marker has no partner, or what stays uses a private name that
-    goes.
+    Raises SourceError if the source is not Python, a marker has no partner, or what stays uses a private name that
+    goes or a private module.
     """
     return _Solution(source, filename).stub()
 
@@ -129,7 +131,7 @@ class _Solution:
             if is_docstring(statement):
                 stays = above is None or (above in kept and isinstance(above, ast.Assign | ast.AnnAssign))
             elif isinstance(statement, ast.Import | ast.ImportFrom):
-                stays = statement not in self.unneeded
+                stays = statement not in self.unneeded and not private_imports(statement)
             elif inner := blocks(statement):
                 stays = not is_main_guard(statement) and any(map(self.kept, inner))
             else:
@@ -168,7 +170,11 @@ class _Solution:
     def check_names(self, stub: str) -> None:
         """Refuse a stub that needs what went."""
         tree = parse(stub, self.filename)
-        gone = {name: node.lineno for node in definitions(self.gone(self.tree.body)) for name in bound_names(node)}
+        gone = {
+            name: node.lineno
+            for node in definitions(self.gone(self.tree.body))
+            for name in [*bound_names(node), *private_imports(node)]
+        }
         for node in ast.walk(tree):
             if isinstance(node, ast.stmt):
                 for name in bound_names(node):
@@ -178,6 +184,9 @@ class _Solution:
                 reason = f"the stub needs {node.id}, which is private; make it public or mark it as given"
                 line = stub.split("\n")[node.lineno - 1]
                 raise SourceError(reason, self.filename, gone[node.id], None, line)
+            if isinstance(node, ast.stmt) and private_imports(node):
+                reason = "the stub imports a private module, which is not handed out"
+                raise SourceError(reason, self.filename, text=ast.unparse(node))
 
     # The text of what stays
 

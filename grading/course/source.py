@@ -205,6 +205,16 @@ def bound_names(statement: ast.stmt) -> list[str]:
     return [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
 
 
+def private_imports(statement: ast.stmt) -> list[str]:
+    """The names that a statement imports from a private module of its tree (`from ._memory import Ledger`)."""
+    match statement:
+        case ast.ImportFrom(level=level, module=module, names=aliases) if level:
+            path = module.split(".") if module else [alias.name for alias in aliases]
+            if not all(map(is_public, path)):
+                return [alias.asname or alias.name for alias in aliases]
+    return []
+
+
 def blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
     """The blocks of an `if`, `try` or `with` statement in the order of the source, `elif` as one of its own."""
     match statement:
@@ -265,14 +275,14 @@ class _Import:
     names: tuple[str, ...] = ()
 
     def exercises(self, filename: str) -> set[str]:
-        """What a relative import names, by path in the tree: "week1/mamba"."""
+        """What a relative import names, by path in the tree: "week1/mamba". A private module is not an exercise."""
         package = PurePosixPath(filename).parts[:-1]
         climbed = self.level - 1
         if climbed > len(package):
             return set()  # beyond the tree, which the import itself refuses
         path = [*package[: len(package) - climbed], *filter(None, self.module.split("."))]
         paths = [path] if len(path) > 1 else [[*path, name] for name in self.names]
-        return {"/".join(each[:2]) for each in paths if len(each) > 1}
+        return {"/".join(each[:2]) for each in paths if len(each) > 1 and is_public(each[1])}
 
 
 def _imports(tree: ast.Module) -> Iterator[_Import]:

@@ -1,7 +1,7 @@
 """The architecture lab: what Transformer, Mamba, RWKV and Jamba cost, measured rather than quoted.
 
-A *row* is a dictionary of one measurement: {"context": tokens in the prompt, "prefill_s": seconds, "s_per_token":
-seconds, "peak_bytes": bytes}; `compare` puts "model", its name, in front.
+A *row* is a dictionary with one measurement: {"context": tokens in the prompt, "prefill_s": seconds, "s_per_token":
+seconds, "peak_bytes": bytes}; `compare` adds "model", its name.
 """
 
 from __future__ import annotations
@@ -10,27 +10,25 @@ import math
 import statistics
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import torch
-from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from ._drawing import Panel, draw
+from ._memory import Ledger
 
 Row = dict[str, Any]
 
 
 class Model(Protocol):
-    """What can be measured. It may also have `synchronize()`, which waits until the work that was asked for is done."""
+    """What can be measured. It may also have `synchronize()`, which waits until all queued work is done."""
 
     def prefill(self, length: int) -> object:
-        """Start a new sequence, forgetting the old one, and read a prompt of this many tokens."""
+        """Start a new sequence, forgetting the old one, and read a prompt of length tokens."""
         ...
 
     def decode(self) -> object:
@@ -48,14 +46,14 @@ class SizedModel(Model, Protocol):
 
 
 def measure_generation(model: Model, context_lengths: Iterable[int], new_tokens: int = 16) -> list[Row]:
-    """Measure a prompt's prefill and the generation of new_tokens tokens after it, at each context length.
+    """Measure the prefill of a prompt and the generation of new_tokens tokens after it, at each context length.
 
-    A run is one `prefill(length)` and new_tokens times `decode()`, never more of them after a prefill. Before anything
-    is timed at a length there is one full run at that length. Then at least five runs are timed. Nothing that observes
-    memory (a dispatch mode, a profiler, tracemalloc, a sampling thread) works during them.
+    A run is one `prefill(length)` and then new_tokens calls of `decode()`, never more. Before anything is timed at a
+    length, there is one full run at that length. Then at least five runs are timed. Nothing that observes memory (a
+    dispatch mode, a profiler, tracemalloc, a sampling thread) is active during them.
 
     Before each reading of the clock the model's `synchronize()` is called, if it has one, and so is the accelerator's
-    where there is one: work that was only queued is neither left out nor counted where it does not belong.
+    if there is one: queued work is neither left out nor counted in the wrong place.
 
     Args:
         model: see `Model`. Before the call it holds its weights and no sequence.
@@ -67,18 +65,17 @@ def measure_generation(model: Model, context_lengths: Iterable[int], new_tokens:
         context: the length.
         prefill_s: seconds for the prefill alone, a robust average over the runs.
         s_per_token: seconds for one `decode()`, without the prefill, a robust average over the runs. An average is
-            robust (as the median is) if one run that was interrupted does not move it, nor one that was unusually
-            quick.
-        peak_bytes: the most memory that tensors held at any moment of a run, int, less what was held when
+            robust (as the median is) if neither one interrupted run nor one unusually fast run moves it.
+        peak_bytes: the most memory that tensors held at any moment of a run, int, minus what was held when
             measure_generation was called. So weights do not count, but a cache that the model keeps does, at every
-            length and also if it was allocated at an earlier one. What is freed at once counts too; the sequence of a
-            run at another length, which prefill forgets, does not. Judged on the CPU with tensors of 50 MB and more,
+            length, even if it was allocated at an earlier one. What is freed immediately counts too; the sequence of a
+            run at another length, which prefill forgets, does not. Tested on the CPU with tensors of 50 MB and more,
             to ± 16 MB.
     """
-    ledger = _Ledger()
+    ledger = Ledger()
     rows = []
     for length in context_lengths:
-        with ledger:  # also the run that warms up
+        with ledger:  # this run also warms up
             _timed_run(model, length, new_tokens)
         runs = [_timed_run(model, length, new_tokens) for _ in range(_RUNS)]
         prefill_s, decode_s = (statistics.median(times) for times in zip(*runs, strict=True))
@@ -101,7 +98,7 @@ def compare(models: Mapping[str, Model], context_lengths: Iterable[int], new_tok
         context_lengths, new_tokens: as for `measure_generation`. context_lengths may be an iterator.
 
     Returns:
-        The rows of `measure_generation` with "model": name added; all of the first model's, then the second's, in the
+        The rows of `measure_generation` with "model": name added: all of the first model's, then the second's, in the
         dictionary's order.
     """
     lengths = list(context_lengths)
@@ -112,11 +109,11 @@ def compare(models: Mapping[str, Model], context_lengths: Iterable[int], new_tok
     ]
 
 
-_RUNS = 5  # that are timed, at each length
+_RUNS = 5  # timed ones, at each length
 
 
 def _timed_run(model: Model, length: int, new_tokens: int) -> tuple[float, float]:
-    """Seconds for the prefill, and for all the decodes."""
+    """Seconds for the prefill, and for all decodes together."""
     start = _now(model)
     model.prefill(length)
     middle = _now(model)
@@ -127,52 +124,12 @@ def _timed_run(model: Model, length: int, new_tokens: int) -> tuple[float, float
 
 
 def _now(model: Model) -> float:
-    """The clock, read when nothing is left to be done."""
+    """The clock, read once no work is left in a queue."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     if hasattr(model, "synchronize"):
         model.synchronize()
     return time.perf_counter()
-
-
-class _Ledger(TorchDispatchMode):
-    """Follows what operators allocate inside its `with` blocks, on any device, until it is freed, there or later.
-
-    PyTorch has no counter of peak memory on the CPU, and the operating system's never falls. Each block has a peak of
-    its own, in which counts what earlier blocks allocated and is still held.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held_bytes = self.peak_bytes = 0
-
-    def __enter__(self) -> _Ledger:
-        self.peak_bytes = self.held_bytes
-        return super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        given = _storages((args, kwargs))  # what the result may share: it is a view, or was written in place
-        for address, storage in _storages(result).items():
-            if address not in given:
-                self._add(storage.nbytes())
-                weakref.finalize(storage, self._add, -storage.nbytes())
-        return result
-
-    def _add(self, size: int) -> None:
-        self.held_bytes += size
-        self.peak_bytes = max(self.peak_bytes, self.held_bytes)
-
-
-def _storages(tree: Any) -> dict[int, torch.UntypedStorage]:
-    """The memory of all tensors in nested arguments, by where it is kept."""
-    storages = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-    return {storage._cdata: storage for storage in storages}
 
 
 # --- fitting --------------------------------------------------------------------------------------------------------
@@ -188,27 +145,27 @@ def fit_scaling_exponent(lengths: Sequence[float], costs: Sequence[float]) -> tu
         interval = b ± t · s_b, t the 97.5% quantile of Student's t distribution with n − 2 degrees of freedom
 
     Args:
-        lengths: n ≥ 3 positive numbers in any order; some may be equal, not all.
-        costs: n positive numbers, in the same order as lengths; seconds, bytes or whatever.
+        lengths: n ≥ 3 positive numbers in any order; some may be equal, but not all.
+        costs: n positive numbers, in the same order as lengths, in any unit.
 
     Returns:
         (b, (low, high)), floats: the exponent and its 95% confidence interval, to 6 digits or better.
 
     Raises:
-        ValueError: lengths and costs differ in number (the message gives both numbers), or are fewer than 3 (it says
-            how many there are); a length or a cost is not positive, or all lengths are equal (it names the value).
+        ValueError: lengths and costs differ in number (the message gives both numbers), or there are fewer than 3 (it
+            says how many); a length or a cost is not positive, or all lengths are equal (it names the value).
     """
     n = len(lengths)
     if n != len(costs):
-        raise ValueError(f"lengths and costs must be equally many, not {n} and {len(costs)}")
+        raise ValueError(f"lengths and costs must be equal in number, not {n} and {len(costs)}")
     if n < 3:
-        raise ValueError(f"lengths must be at least 3, for an interval too, not {n}")
+        raise ValueError(f"an interval needs at least 3 lengths, not {n}")
     for name, values in (("lengths", lengths), ("costs", costs)):
         for value in values:
             if not value > 0:
                 raise ValueError(f"{name} must be positive, not {value}")
     if min(lengths) == max(lengths):
-        raise ValueError(f"lengths must not all be {lengths[0]}")
+        raise ValueError(f"lengths must not all be equal, here {lengths[0]}")
     x = _centred([math.log(length) for length in lengths])
     y = _centred([math.log(cost) for cost in costs])
     spread = sum(each**2 for each in x)
@@ -228,51 +185,46 @@ def _centred(values: Sequence[float]) -> list[float]:
 
 
 def plot(rows: Sequence[Row], path: str | Path) -> None:
-    """Draw what `compare` measured, cost against context length, to a file.
+    """Draw what `compare` measured, cost against context length.
 
-    Nothing else is left behind: no other file, no open figure of matplotlib's pyplot, no changed setting.
+    Nothing else is left behind: no other file, no open pyplot figure, no changed setting of matplotlib.
 
     Args:
-        rows: of `compare`, one model or more.
-        path: the file that is written, this one and no other; replaced if it exists. The suffix .svg or .png says
-            what it is. The picture shows the costs and the names of all models; in an SVG file the names can be found
-            as text, at least in comments.
+        rows: from `compare`, of one model or more.
+        path: the file to write, this one and no other; replaced if it exists. The suffix .svg or .png decides the
+            format. The picture shows the costs and the names of all models; in an SVG file the names can be found as
+            text, at least in comments.
     """
-    panels = {"prefill_s": "prefill (s)", "s_per_token": "one more token (s)", "peak_bytes": "peak memory (bytes)"}
-    figure = Figure(figsize=(13, 4.5), layout="constrained")  # not pyplot's, which would keep it
-    for axes, (column, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for name in dict.fromkeys(row["model"] for row in rows):
-            points = sorted((row["context"], row[column]) for row in rows if row["model"] == name)
-            axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        axes.set(title=title, xlabel="context (tokens)", yscale="log")
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path)
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    titles = {"prefill_s": "prefill (s)", "s_per_token": "one more token (s)", "peak_bytes": "peak memory (bytes)"}
+    panels = [
+        Panel(title, {name: [(row["context"], row[column]) for row in rows if row["model"] == name] for name in names})
+        for column, title in titles.items()
+    ]
+    draw(panels, path, xlabel="context (tokens)")
 
 
 # --- the week's own models ------------------------------------------------------------------------------------------
 
 
 def own_model(name: str, parameters: int, device: str | torch.device = "cpu") -> SizedModel:
-    """A model of one of this week's four architectures, of the size that is asked for, with random weights.
+    """A model of one of this week's four architectures, of the requested size, with random weights.
 
-    The exercise that it is made from (`decoder_llm`, `mamba`, `rwkv` or `jamba`) is imported when its model is asked
-    for, and only that one: the others need not be done.
+    Only the exercise that the model is built from (`decoder_llm`, `mamba`, `rwkv` or `jamba`) is imported, and only
+    when that model is requested: the others need not be done.
 
     Args:
         name: "transformer", "mamba", "rwkv" or "jamba".
-        parameters: how many parameters, ≥ 1 500 000. All four have this many to within 2.5%, and so are within 5% of
-            each other. For Jamba all experts count. Every parameter has work to do: none is there for the number.
+        parameters: how many parameters, ≥ 1 500 000. Each model has this many to within 2.5%, so that all four are
+            within 5% of each other. For Jamba all experts count. Every parameter is used: none is padding.
         device: where it computes.
 
     Returns:
-        What `measure_generation` takes, with `num_parameters`, the exact number, as well. A decode reads one token,
+        A model for `measure_generation` that also has `num_parameters`, the exact number. A decode reads one token,
         not the whole sequence again. Nothing is kept for a backward pass.
 
     Raises:
-        ValueError: there is no architecture of this name; the message names it.
+        ValueError: there is no architecture of this name; the message gives the name.
     """
     if name not in _ARCHITECTURES:
         raise ValueError(f"name must be one of {', '.join(_ARCHITECTURES)}, not {name!r}")
@@ -284,26 +236,26 @@ _Read = Callable[[Any, Tensor, Any], tuple[Tensor, Any]]
 
 
 class _LanguageModel:
-    """A module behind `prefill` and `decode`. read(module, ids, state) -> (logits, state) goes on from a state."""
+    """A module behind `prefill` and `decode`. read(module, ids, state) -> (logits, state) continues from a state."""
 
     def __init__(self, module: nn.Module, read: _Read) -> None:
         self.module, self.read = module, read
         self.num_parameters = _count(module)
 
     def prefill(self, length: int) -> None:
-        self.state = None  # the old sequence's memory is free before the new one's is needed
-        self._go_on(torch.randint(_VOCABULARY, (1, length), device=next(self.module.parameters()).device))
+        self.state = None  # frees the old sequence's memory before the new one needs any
+        self._continue(torch.randint(_VOCABULARY, (1, length), device=next(self.module.parameters()).device))
 
     def decode(self) -> None:
-        self._go_on(self.token)
+        self._continue(self.token)
 
-    def _go_on(self, ids: Tensor) -> None:
+    def _continue(self, ids: Tensor) -> None:
         with torch.no_grad():
             logits, self.state = self.read(self.module, ids, self.state)  # (1, length, V)
         self.token = logits[:, -1:].argmax(dim=-1)  # (1, 1)
 
 
-# Eight layers each. The width, an even number, decides how many parameters there are.
+# Each model has eight layers. The width, an even number, sets the number of parameters.
 _VOCABULARY = 256
 _SIZES = {"vocab_size": _VOCABULARY, "num_hidden_layers": 8}
 
@@ -374,7 +326,7 @@ _ARCHITECTURES: dict[str, tuple[Callable[[int], nn.Module], _Read]] = {
 
 
 def _width(build: Callable[[int], nn.Module], parameters: int) -> int:
-    """The even width whose number of parameters comes closest. Bisection, on models without memory."""
+    """The even width whose number of parameters comes closest: bisection, on models without memory."""
 
     def size(width: int) -> int:
         with torch.device("meta"):
@@ -393,13 +345,13 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-# given: the real comparison, some minutes long; from the course's root, python -m exercises.week1.architecture_lab
+# given: the real comparison, about ten minutes; from the course's root, python -m exercises.week1.architecture_lab
 def main(folder: str = "report") -> None:
     """Compare the four own models, of two million parameters each, on the CPU, and on the accelerator if there is one.
 
-    Writes architectures-DEVICE.md, the tables that it also prints, and architectures-DEVICE.png into the folder.
+    Prints tables, and writes them to architectures-DEVICE.md in the folder, with a figure, architectures-DEVICE.png.
     """
-    torch.set_num_threads(1)  # tensors this small gain little from more, and lose much where other programs run
+    torch.set_num_threads(1)  # tensors this small gain little from more, and lose much on a busy machine
     Path(folder).mkdir(parents=True, exist_ok=True)
     devices = ["cpu"]
     if torch.accelerator.is_available():
@@ -414,7 +366,7 @@ def main(folder: str = "report") -> None:
 
 
 def costs_table(rows: Sequence[Row]) -> str:
-    """In Markdown, a line for each row."""
+    """A Markdown table with a line for each row."""
     lines = ["| model | context | prefill (s) | one more token (ms) | peak memory (MB) |", "|---|--:|--:|--:|--:|"]
     for row in rows:
         costs = f"{row['prefill_s']:.3f} | {1e3 * row['s_per_token']:.2f} | {row['peak_bytes'] / 1e6:.1f}"
@@ -423,7 +375,7 @@ def costs_table(rows: Sequence[Row]) -> str:
 
 
 def exponents_table(rows: Sequence[Row], from_length: int) -> str:
-    """In Markdown, a line for each model, fitted to its rows from this length on: exponent (95% interval)."""
+    """A Markdown table with a line for each model, fitted to its rows from this length on: exponent (95% interval)."""
     lines = [f"| exponent from {from_length} tokens | prefill | one more token | peak memory |", "|---|---|---|---|"]
     for name in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == name and row["context"] >= from_length]

@@ -107,6 +107,10 @@ WRONGS = {
         [(BANK, "[gain-forgotten]", "[gain-forgotten]\nhint = 1")],
         "the mistake 'gain-forgotten' does not know 'hint'",
     ),
+    "a mistake in a file that is not there": (
+        [(BANK, "[gain-forgotten]", "[gain-forgotten]\nfile = 'week1/_gain'")],
+        "the mistake 'gain-forgotten' changes week1/_gain, which does not exist",
+    ),
     "a bank that is no TOML": ([(BANK, "[gain-forgotten]", "[gain-forgotten")], "is not valid TOML"),
     "a test without points": (
         [(TESTS, "@pytest.mark.points(2)\n", "")],
@@ -158,6 +162,19 @@ def test_what_is_wrong_is_refused(toy, what):
     status, text = check(toy)
     assert status == 1
     assert sentence in text, text
+
+
+def test_a_mistake_may_be_in_a_private_module(toy):
+    """What the solution imports from beside it is in no stub, and its mistakes lose points like the solution's own."""
+    source, start = (toy / SOLUTION).read_text("utf-8"), "def _divide("
+    helper = "import torch\n\n\n" + source[source.index(start) :].replace("_divide", "divide")
+    (toy / "solutions/week1/_division.py").write_text(helper, "utf-8")
+    edit(toy / SOLUTION, source[source.index(start) :], "")
+    edit(toy / SOLUTION, "import torch\n", "import torch\n\nfrom ._division import divide as _divide\n")
+    edit(toy / BANK, "[zero-weights-give-nan]", "[zero-weights-give-nan]\nfile = 'week1/_division'")
+    status, text = check(toy)
+    assert status == 0, text
+    assert "all of 8 known mistakes lose points, 8 of 8 recognised" in text
 
 
 @pytest.mark.parametrize(

@@ -477,6 +477,9 @@ CASES = {
         from h import of_a_private_method
         from typing import TYPE_CHECKING
 
+        from . import _secret_module
+        from .._secret import secret_tool as tool
+        from ..week1._secret import used_in_a_body as secret_in_a_body
         from .selective_scan import selective_scan
 
         if TYPE_CHECKING:
@@ -484,7 +487,7 @@ CASES = {
 
 
         def f(x: "list[quoted]"):
-            both(x)
+            both(x), secret_in_a_body(x)
             return body(x)
 
 
@@ -495,7 +498,7 @@ CASES = {
 
         def _helper(x: secret_type):
             secret(x), both(x), quoted(x), secrets_only_private
-            return secret_class(), secret_helper(), selective_scan()
+            return secret_class(), secret_helper(), selective_scan(), tool(), _secret_module
 
 
         if __name__ == "__main__":
@@ -969,6 +972,10 @@ def test_any_order_of_statements(pieces, newline, indent):
         ("\ndef _d(f):\n    return f\n@_d\ndef f():\n    return 1\n", "line 2: the stub needs _d"),
         ("class _B:\n    pass\nclass C(_B):\n    pass\n", "line 1: the stub needs _B"),
         ("class C:\n    _x = 1\n    y = _x\n", "line 2: the stub needs _x"),
+        ("from ._m import Base as B\nclass C(B):\n    pass\n", "line 1: the stub needs B"),
+        ("from . import _m\ndef f(x=_m.W):\n    return x\n", "line 1: the stub needs _m"),
+        ("# given\nfrom .._m import x\n# end given\n", "imports a private module, which is not handed out: from .._m"),
+        ("# given\ndef f():\n    from . import _m\n# end given\n", "handed out: from . import _m"),
         ("x = 1\n# given\ny = 2\n", "line 2: this marker has no partner at its depth: # given"),
         ("# end given\n", "line 1: this marker has no partner"),
         ("# end given\n# end given\n", "line 1: this marker has no partner"),

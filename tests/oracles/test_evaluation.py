@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from exercises.week2.material.reviews import classifiers, data, generate, public, train
+from exercises.week2.material.reviews import classifiers, compare, data, generate, public, train
 from tests.oracles import evaluation as oracle
 
 # --- the oracle ---------------------------------------------------------------------------------------------------
@@ -124,6 +124,27 @@ def test_training_lowers_the_loss(name, monkeypatch):
     before = classifiers.new(name, tokenizer).eval()
     after = train.train(name, tokenizer, reviews)
     assert after(**tokens).loss < before(**tokens).loss
+
+
+def test_they_are_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "limit_memory", lambda: None)  # of this process
+    compare.main([str(tmp_path), "--impl", "solutions", "--texts", "3", "--longest", "256", "--device", "cpu"])
+    report = (tmp_path / "evaluation-cpu.md").read_text("utf-8")
+    assert capsys.readouterr().out == report + "\n"
+    assert [report.count(f"| {name} | ") for name in compare.MODELS] == [3, 3, 3]  # two lengths, exponents
+    assert "| BERT, eager / Mamba | " in report
+    rows = json.loads((tmp_path / "evaluation-cpu.json").read_text("utf-8"))["rows"]
+    assert [row["max_length"] for row in rows] == 3 * [128, 256]
+    assert (tmp_path / "evaluation-cpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [("exercises", "unfinished: evaluate, compare, .* --impl solutions"), ("answers", "there is no answers/week2")],
+)
+def test_a_harness_that_cannot_compare_is_refused(tree, message):
+    with pytest.raises(SystemExit, match=message):
+        compare.main(["--impl", tree])
 
 
 def test_transformers_has_no_mamba_that_classifies():

@@ -1,4 +1,4 @@
-"""The two classifiers of this folder, with as many parameters each: a BERT with rotary positions, and a Mamba."""
+"""The two classifiers of this folder, with equally many parameters: a BERT with rotary positions, and a Mamba."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LABELS = ("negative", "positive")
 
 
 class MambaForSequenceClassification(MambaPreTrainedModel):
-    """Mamba, the mean of what it says at each token of the text, and a linear layer. transformers has no such class.
+    """Mamba, the mean of its output over the tokens of the text, and a linear layer. transformers has no such class.
 
-    The state dict is that of the `MambaModel`, with `backbone.` before each name, and `classifier.weight` and `.bias`.
+    The state dict is that of `MambaModel`, with `backbone.` before each name, plus `classifier.weight` and `.bias`.
     """
 
     def __init__(self, config: MambaConfig) -> None:
@@ -37,7 +37,7 @@ class MambaForSequenceClassification(MambaPreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
     ) -> SequenceClassifierOutput:
-        """input_ids (B, L) and attention_mask (B, L), 1 for text and 0 for padding, give logits (B, C)."""
+        """input_ids (B, L) and attention_mask (B, L), 1 for text and 0 for padding -> logits (B, C)."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         hidden = self.backbone(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state  # (B, L, D)
@@ -71,5 +71,5 @@ def load(name: str, folder: Path = HERE, **options: object) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path = HERE) -> PreTrainedTokenizerFast:
-    """The tokenizer of both."""
+    """The tokenizer that both share."""
     return PreTrainedTokenizerFast.from_pretrained(folder)

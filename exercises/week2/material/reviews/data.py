@@ -1,4 +1,4 @@
-"""The reviews of this folder as a data set, in the manner of Hugging Face's."""
+"""The reviews of this folder as a data set like those of Hugging Face."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 class Table:
-    """Columns of equal length: as much of `datasets.Dataset` as an evaluation needs."""
+    """Columns of equal length: the part of `datasets.Dataset` that an evaluation needs."""
 
     def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
         self._columns = dict(columns)

@@ -2,10 +2,10 @@
 
     python -m exercises.week2.material.reviews.generate [FOLDER]
 
-writes to this folder, or to FOLDER, the same files each time. A review is some sentences that say nothing about the
-film's quality, one *verdict* at any place among them, and sometimes what somebody else thought, which does not count.
+writes to this folder, or to FOLDER, the same files each time. A review has several sentences that say nothing about
+the film's quality, one *verdict* anywhere among them, and sometimes what somebody else thought, which does not count.
 A verdict is plain ("the film is dull"), negated ("is anything but dull") or a contrast ("the songs are dull, but the
-film is charming"), so that no single word gives the label away. No verdict of one file stands in the other.
+film is charming"), so that no single word gives the label away. The two files have no verdict in common.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Language:
         film, part = random.choice(self.films), random.choice(self.parts)
         kind = random.choice(("plain", "plain", "negated", "contrast"))
         if kind == "negated":
-            good = bad  # which the frame turns round
+            good = bad  # the frame reverses it
         return _fill(random.choice(getattr(self, kind)), film=film, part=part, good=good, bad=bad)
 
     def opinion(self, random: Random) -> str:
@@ -161,7 +161,7 @@ LANGUAGES = {"en": ENGLISH, "ko": KOREAN}
 
 
 def reviews(split: str) -> Iterator[Row]:
-    """The reviews of "train" or "test", {"language", "label", "text"}: languages and labels in turn, no text twice."""
+    """The reviews of "train" or "test", {"language", "label", "text"}; languages and labels alternate, texts differ."""
     size, random, seen = SPLITS[split], Random(SPLITS[split].seed), set()
     number = 0
     while number < size.reviews:
@@ -174,7 +174,7 @@ def reviews(split: str) -> Iterator[Row]:
 
 
 def _review(language: Language, label: int, split: str, random: Random) -> str:
-    """Few sentences are as likely as many: the logarithm of the number is even."""
+    """Few sentences are as likely as many: the logarithm of the number is uniform."""
     number = round(2 * (SPLITS[split].longest / 2) ** random.random())
     sentences = [language.aside(random) for _ in range(number - 1)]
     if random.random() < 1 / 4:

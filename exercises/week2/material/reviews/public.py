@@ -1,6 +1,6 @@
 """The course's own data and models, for machines with a network: IMDB, NSMC, and checkpoints of the Hugging Face hub.
 
-Needs `datasets`, which the course does not install. `files` takes what lies on this machine instead, in the same form.
+Needs `datasets`, which the course does not install. With `files`, local files of the same form are read instead.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ NSMC = "https://raw.githubusercontent.com/e9t/nsmc/master/ratings_test.txt"
 def imdb(files: str | None = None) -> Any:
     """The test split of IMDB, 25,000 English reviews in Parquet files; 1 is positive.
 
-    The files begin with all the negative ones. Here the order is another, the same each time.
+    In the files all negative reviews come first. Here they are shuffled, in the same way each time.
     """
     from datasets import load_dataset
 
     if files is None:
         rows = load_dataset("stanfordnlp/imdb", split="test")
     else:
-        rows = load_dataset("parquet", data_files=files, split="train")  # what a list of files is called
+        rows = load_dataset("parquet", data_files=files, split="train")  # "train" is what a list of files is called
     return rows.shuffle(seed=0)
 
 
 def nsmc(files: str = NSMC) -> Any:
     """The test split of NSMC, 50,000 Korean reviews in a table of id, document and label; 1 is positive.
 
-    Some documents are empty and left out. `load_dataset("nsmc")` runs a script, which `datasets` 4 no longer does.
+    Empty documents are left out. `load_dataset("nsmc")` needs a script, which `datasets` 4 no longer runs.
     """
     from datasets import Features, Value, load_dataset
 
@@ -55,13 +55,13 @@ def nsmc(files: str = NSMC) -> Any:
 def checkpoint(name: str, tokenizer: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A classifier in eval mode and its tokenizer, from the hub or a folder.
 
-    `AutoModelForSequenceClassification` knows no Mamba. Checkpoints with Mamba's original parameter names, whose
-    configuration has d_model and n_layer, are read into `MambaForSequenceClassification`, which pools as they do.
+    `AutoModelForSequenceClassification` does not support Mamba. Checkpoints with Mamba's original parameter names, with
+    d_model and n_layer in their configuration, are read into `MambaForSequenceClassification`, which pools as they do.
 
     Args:
         name: of the model, such as "textattack/bert-base-uncased-imdb" or "trinhxuankhai/mamba_text_classification".
-        tokenizer: name of another one, where the model has none of its own. One without a padding token pads with
-            its end-of-text token.
+        tokenizer: the name of one, if the model comes without. A tokenizer without a padding token pads with its
+            end-of-text token.
     """
     config = json.loads(Path(cached_file(name, "config.json")).read_text("utf-8"))
     if "d_model" in config:

@@ -2,8 +2,8 @@
 
     python -m exercises.week2.material.reviews.train [FOLDER] [--threads 1]
 
-takes a minute or two for each and writes to this folder, or to FOLDER. No two runs make quite the same tokenizer, and
-so not the same classifiers.
+takes a minute or two for each and writes to this folder, or to FOLDER. Tokenizers, and so classifiers, differ slightly
+from run to run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from .classifiers import HERE, NAMES, new
 from .data import Table, read
 
-EPOCHS = {"bert": 24, "mamba": 4}  # Mamba needs fewer, and longer for each
+EPOCHS = {"bert": 24, "mamba": 4}  # Mamba needs fewer, but takes longer for each
 RATES = {"bert": 2e-3, "mamba": 4e-3}
 BATCH = 16
 
@@ -43,7 +43,7 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def train(name: str, tokenizer: PreTrainedTokenizerFast, reviews: Table) -> PreTrainedModel:
-    """A new classifier, trained on batches of reviews that are about equally long, in an order of their own."""
+    """A new classifier, trained on batches of reviews of about equal length, in random order."""
     torch.manual_seed(0)
     model = new(name, tokenizer).train()
     ids = [torch.tensor(each) for each in tokenizer(reviews["text"]).input_ids]
