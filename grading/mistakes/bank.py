@@ -9,6 +9,7 @@ A mistake is a small change to the solution, kept as TOML in `tests/mistakes/wee
     new = 'scale = 1.0'
 
 `old` stands exactly once in the solution; `changes = [{old = …, new = …}, …]` where one replacement is not enough.
+`file = "week1/_memory"` where the solution imports what is changed from another file of its tree.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from grading.course.layout import Course
 from grading.course.trees import Tree, find_tree
 
-_KEYS = {"explanation", "handout", "old", "new", "changes"}
+_KEYS = {"explanation", "handout", "file", "old", "new", "changes"}
 
 
 class MistakeError(Exception):
@@ -33,10 +34,11 @@ class Mistake:
     exercise: str
     explanation: str  # to the student
     handout: str  # section
+    file: str  # of the solutions, without its suffix: the exercise itself, or what it imports
     changes: tuple[tuple[str, str], ...]
 
     def apply(self, solution: str) -> str:
-        """The solution's source with this mistake in it."""
+        """The source of the solution, or of the file that is changed, with this mistake in it."""
         for old, new in self.changes:
             count = solution.count(old)
             if count != 1:
@@ -49,8 +51,11 @@ class Mistake:
 
     def tree(self, course: Course) -> Tree:
         """The solutions with this mistake laid over them."""
-        source = self.apply(course.solution(self.exercise).read_text("utf-8"))
-        return find_tree(course, "solutions", course.root).overlaid(f"mistake {self.name}", self.exercise, source)
+        path = course.solution(self.file)
+        if not path.is_file():
+            raise MistakeError(f"{self.exercise}: the mistake {self.name!r} changes {self.file}, which does not exist")
+        source = self.apply(path.read_text("utf-8"))
+        return find_tree(course, "solutions", course.root).overlaid(f"mistake {self.name}", self.file, source)
 
 
 def load_bank(course: Course, exercise: str) -> list[Mistake]:
@@ -79,5 +84,6 @@ def _read(exercise: str, name: str, table: Any) -> Mistake:
         exercise,
         " ".join(table["explanation"].split()),
         table.get("handout", ""),
+        table.get("file", exercise),
         tuple((change["old"], change["new"]) for change in changes),
     )
