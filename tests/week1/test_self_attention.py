@@ -393,7 +393,8 @@ def test_a_new_module_is_initialised_as_pytorch_s(submission):
         largest, spread = state[name].abs().max().item(), state[name].std().item()
         expect.that(
             0.97 * bound < largest < 1.0001 * bound and abs(spread * math.sqrt(3) / bound - 1) < 0.05,
-            f"{name} should be uniform in ±{bound:.4f}; its maximum is {largest:.4f}, its deviation {spread:.4f}",
+            f"{name} should be uniform between ±{bound:.4f}; its largest magnitude is {largest:.4f}, its standard "
+            f"deviation {spread:.4f}",
         )
     for name in ("in_proj_bias", "out_proj.bias"):
         expect.that(not state[name].any(), f"{name} should start as zeros")
