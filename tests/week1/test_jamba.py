@@ -306,7 +306,7 @@ def test_two_texts_have_two_caches(submission, draw):
     expect(got).close_to(right, state, first, second)
 
 
-# The cost of one more token. With one key/value head for four query heads, repeated heads would cost four times more.
+# The cost of one more token. Four query heads share a key/value head: repeating it would cost four times as much.
 LONG = SMALL | {"num_key_value_heads": 1, "num_hidden_layers": 2, "intermediate_size": 256}
 ONE_KIND = {
     "mamba": LONG | {"attn_layer_period": 8, "attn_layer_offset": 7},
