@@ -1,9 +1,9 @@
 """Sparse mixture of experts: Jiang et al. 2024, "Mixtral of Experts" (arXiv:2401.04088), section 2.1.
 
-Sizes in the shapes below: B batch, L length, T tokens, E experts, k experts a token, H hidden width, I expert width.
+Sizes in the shapes below: B batch, L length, T tokens, E experts, k experts per token, H hidden width, I expert width.
 
-A `config` is any object that has the fields of a model's published config.json as attributes. Two such files lie in
-exercises/week1/configs; `SimpleNamespace(**json.loads(path.read_text()))` makes a config of one.
+A `config` is any object with the fields of a model's published config.json as attributes. Two such files are in
+exercises/week1/configs; `SimpleNamespace(**json.loads(path.read_text()))` turns one into a config.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch.nn import functional as F
 def route_top_k(router_logits: Tensor, k: int, renormalize: bool) -> tuple[Tensor, Tensor]:
     """Choose k experts for each token by the softmax of its router logits over all experts.
 
-    The softmax is computed in float32, in float64 for float64 logits, and its result decides: 16 bits would make
-    equals of experts that are not. Logits may be as large as ±1000.
+    The softmax is computed in float32, or in float64 for float64 logits, and the choice is based on its result: 16 bits
+    would make different experts equal. Logits may be as large as ±1000.
 
     Args:
         router_logits: (..., E), float16, bfloat16, float32 or float64, contiguous or not. It may be empty.
-        k: experts a token, 1 … E.
-        renormalize: True divides a token's k weights by their sum (Mixtral); False leaves the probabilities as they
-            are, so that they sum to less than 1 (Jamba).
+        k: experts per token, 1 … E.
+        renormalize: True divides a token's k weights by their sum (Mixtral); False keeps the probabilities, which then
+            sum to less than 1 (Jamba).
 
     Returns:
         weights: (..., k), of router_logits' dtype, the largest first. Differentiable in router_logits.
-        indices: (..., k), int64: the experts that the weights belong to, k different ones. Among experts of exactly
-            the same probability any may be taken, in any order.
+        indices: (..., k), int64: the experts to which the weights belong, k different ones. Among experts of exactly
+            equal probability any may be chosen, in any order.
 
     Raises:
         ValueError: k is not between 1 and E; the message names both numbers.
@@ -46,19 +46,19 @@ class SparseMoeBlock(nn.Module):
     are x Wᵣᵀ; an expert is a SwiGLU layer without biases, down(silu(gate(x)) ⊙ up(x)).
 
     State dict:
-        gate.weight (E, H), of Jamba router.weight: the router's Wᵣ.
-        experts.gate_up_proj (E, 2I, H): each expert's gate, its first I rows, and up, the other I.
+        gate.weight (E, H), called router.weight in Jamba: the router's Wᵣ.
+        experts.gate_up_proj (E, 2I, H): each expert's gate, the first I rows, and up, the other I rows.
         experts.down_proj (E, H, I).
-    All are (out, in), as in `nn.Linear`. A new block's are drawn from a normal distribution with mean 0 and standard
-    deviation config.initializer_range.
+    All are (out, in), as in `nn.Linear`. In a new block they are drawn from a normal distribution with mean 0 and
+    standard deviation config.initializer_range.
 
     Args:
         config: model_type, hidden_size (H), intermediate_size (I), num_experts_per_tok (k), initializer_range, and E:
-            num_local_experts of Mixtral, num_experts of Jamba.
+            num_local_experts for Mixtral, num_experts for Jamba.
 
     Raises:
-        ValueError: k is not between 1 and E; the message names both numbers. model_type is neither of the two; the
-            message names it.
+        ValueError: k is not between 1 and E; the message names both numbers. model_type is neither "mixtral" nor
+            "jamba"; the message names it.
     """
 
     def __init__(self, config: Any) -> None:
@@ -67,13 +67,13 @@ class SparseMoeBlock(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Send each token through its experts.
 
-        An expert computes the tokens that chose it and no others: the work of a token grows with k and not with E.
+        An expert computes only the tokens routed to it: the work per token grows with k, not with E.
 
         Args:
             hidden_states: (B, L, H), of the parameters' dtype, contiguous or not. B and L may be 0.
 
         Returns:
-            (B, L, H), of the same dtype. hidden_states is left as it was.
+            (B, L, H), of the same dtype. hidden_states is not modified.
         """
         raise NotImplementedError
 
@@ -83,21 +83,21 @@ def load_balancing_loss(
 ) -> Tensor:
     """E · Σ_e f_e P_e: how unevenly the tokens are spread over the experts.
 
-    Equations 4 to 6 of Fedus et al. 2021, "Switch Transformers" (arXiv:2101.03961), for k experts a token, without
-    their factor α: `load_balancing_loss_func` of `transformers`. f_e is the number of tokens that have expert e among
-    their top_k, divided by the number of tokens; P_e is the mean of the router's probabilities for e. Both are taken
-    over the tokens of *all* layers together. Perfectly even routing gives top_k.
+    Equations 4 to 6 of Fedus et al. 2021, "Switch Transformers" (arXiv:2101.03961), for k experts per token, without
+    their factor α: `load_balancing_loss_func` of `transformers`. f_e is the number of tokens with expert e among their
+    top_k, divided by the number of tokens; P_e is the mean of the router's probabilities for e. Both are taken over the
+    tokens of *all* layers together. For perfectly even routing the loss is top_k.
 
     Args:
-        gate_logits: the router logits of each layer, (T, E) each, T = B·L with the tokens of one sequence side by
-            side. Values may be as large as ±1000. No two experts of a token are equally probable.
+        gate_logits: the router logits of each layer, (T, E) each, where T = B·L and the tokens of one sequence are
+            adjacent. Values may be as large as ±1000. No two experts of a token are equally probable.
         num_experts: E.
         top_k: k, 1 … E.
-        attention_mask: (B, L), 1 for a token, 0 for padding, of an integer dtype: the same for each layer. Padding
-            counts neither in f nor in P. At least one token is none.
+        attention_mask: (B, L), 1 for a token, 0 for padding, of an integer dtype, the same for every layer. Padding
+            counts neither in f nor in P. At least one position is not padding.
 
     Returns:
-        A 0-d tensor, float32, or float64 for float64 logits. Differentiable by way of P: f only counts.
+        A 0-d tensor, float32, or float64 for float64 logits. Differentiable through P; f is only a count.
 
     Raises:
         ValueError: top_k is not between 1 and E; the message names both numbers.
@@ -106,17 +106,17 @@ def load_balancing_loss(
 
 
 def parameter_counts(config: Any) -> tuple[int, int]:
-    """All parameters of a model, and those that one token meets: its k experts of each sparse layer and all the rest.
+    """All parameters of a model, and those used by one token: k experts of each sparse layer plus everything else.
 
-    Counted as `transformers` builds `MixtralForCausalLM` and `JambaForCausalLM` (config.model_type), embedding and
-    output layer included. Mixtral-8x7B has 46.7 and 12.9 billion, Jamba v0.1 52 and 12.
+    Counted as `transformers` builds `MixtralForCausalLM` and `JambaForCausalLM` (config.model_type), including
+    embedding and output layer. Mixtral-8x7B has 46.7 and 12.9 billion, Jamba v0.1 has 52 and 12.
 
-    - Embedding and output layer have vocab_size · H weights each; with tie_word_embeddings they are the same ones.
-    - Attention: four projections without bias, query and output of num_attention_heads heads, key and value of
+    - Embedding and output layer have vocab_size · H weights each; with tie_word_embeddings they share them.
+    - Attention: four projections without bias, query and output with num_attention_heads heads, key and value with
       num_key_value_heads, each head H / num_attention_heads wide.
-    - Feed-forward: an expert has three matrices, gate, up and down, of I · H each; a sparse layer has E of them and a
-      router, a dense layer has one and no router.
-    - RMSNorms, of one weight a channel: two in a layer, one after the last layer.
+    - Feed-forward: an expert has three matrices, gate, up and down, of I · H each; a sparse layer has E experts and a
+      router, a dense layer has one expert and no router.
+    - RMSNorms, with one weight per channel: two in each layer, one after the last layer.
     - Mixtral: every layer has attention and is sparse.
     - Jamba: layer i (from 0) has attention where i % attn_layer_period == attn_layer_offset and a Mamba mixer
       elsewhere; it is sparse where i % expert_layer_period == expert_layer_offset and dense elsewhere.
@@ -126,9 +126,9 @@ def parameter_counts(config: Any) -> tuple[int, int]:
 
     Args:
         config: model_type, hidden_size (H), intermediate_size (I), num_experts_per_tok (k), num_hidden_layers,
-            vocab_size, E as in `SparseMoeBlock`, and what is named above.
+            vocab_size, E as in `SparseMoeBlock`, and the fields named above.
 
     Returns:
-        total and active, as int.
+        The total and the active number, as int.
     """
     raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Graded tests of week1/decoder_llm: the parts, the cache, the model read in every way, generation."""
+"""Graded tests of week1/decoder_llm: the parts, the cache, the model with every way of reading, generation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.oracles import decoder as oracle
 @pytest.mark.points(1)
 @pytest.mark.handout("rms-norm")
 def test_the_worked_example(submission):
-    """The handout's worked example of RMSNorm comes out."""
+    """The handout's worked example of RMSNorm is reproduced."""
     got = submission.call("rms_norm", torch.tensor([[3.0, -4.0]]), torch.tensor([1.0, 2.0]), 0.0)
     expect(got).close_to(oracle.rms_norm)
 
@@ -24,7 +24,7 @@ def test_the_worked_example(submission):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("rms-norm")
 def test_rms_norm_divides_by_the_root_of_the_mean_square(submission, draw, part):
-    """x is divided by √(mean(x²) + eps), without taking off its mean, and multiplied by the weight."""
+    """x is divided by √(mean(x²) + eps), without subtracting its mean, and multiplied by the weight."""
     for shape in ((2, 5, 16), (16,), (0, 16)):
         x, weight = draw.normal(*shape, mean=0.5), draw.normal(16)
         with part("output"):
@@ -36,7 +36,7 @@ def test_rms_norm_divides_by_the_root_of_the_mean_square(submission, draw, part)
 @pytest.mark.points(1)
 @pytest.mark.handout("rms-norm")
 def test_epsilon_is_added_to_the_mean_square(submission, draw):
-    """eps stands under the root: it rules where x is small, and keeps zeros zero with a finite gradient."""
+    """eps is under the root: it dominates for small x, and keeps zeros zero with a finite gradient."""
     x, weight = 1e-2 * draw.normal(2, 5, 16), draw.normal(16)
     x[0, 0] = 0
     got = submission.call("rms_norm", x, weight, 1e-4, grad=True)
@@ -47,7 +47,7 @@ def test_epsilon_is_added_to_the_mean_square(submission, draw):
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 @pytest.mark.handout("rms-norm")
 def test_rms_norm_keeps_the_dtype_and_overflows_in_none(submission, draw, dtype):
-    """The result has x's dtype, and squares that float16 could not hold do no harm."""
+    """The result has x's dtype, and squares too large for float16 do no harm."""
     x, weight = draw.normal(2, 5, 16, dtype=dtype, scale=1000), draw.normal(16, dtype=dtype)
     expect(submission.call("rms_norm", x, weight, 1e-5)).close_to(oracle.rms_norm)
 
@@ -55,7 +55,7 @@ def test_rms_norm_keeps_the_dtype_and_overflows_in_none(submission, draw, dtype)
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("swiglu")
 def test_swiglu_gates_the_one_projection_by_the_other(submission, draw, part):
-    """SiLU of the gate times the other projection, and back to the first width."""
+    """SiLU of the gate times the up projection, projected back to the original width."""
     x, w_gate, w_up, w_down = draw.normal(2, 5, 8), draw.normal(12, 8), draw.normal(12, 8), draw.normal(8, 12)
     with part("output"):
         expect(submission.call("swiglu", x, w_gate, w_up, w_down)).close_to(oracle.swiglu)
@@ -82,7 +82,7 @@ def frequencies(module, settings):
 
 
 def right_frequencies(settings):
-    """The logarithms beside them, because frequencies lie powers of ten apart and each of them counts."""
+    """The frequencies and their logarithms, because they are powers of ten apart and each one matters."""
     right = oracle.rope_frequencies(settings)
     return {"frequencies": right, "logarithms": right.log()}
 
@@ -90,7 +90,7 @@ def right_frequencies(settings):
 @pytest.mark.points(1)
 @pytest.mark.handout("rope")
 def test_plain_frequencies_fall_from_one_to_almost_one_over_theta(submission):
-    """θ_i = rope_theta^(-2i / D), and D is head_dim, or hidden_size / num_attention_heads where that is not given."""
+    """θ_i = rope_theta^(-2i / D), where D is head_dim or, if not given, hidden_size / num_attention_heads."""
     sizes = {"hidden_size": 48, "num_attention_heads": 4}
     for rope in (PLAIN, {"rope_theta": 1e6}):
         for more in ({}, {"head_dim": None}, {"head_dim": 16}):
@@ -102,7 +102,7 @@ def test_plain_frequencies_fall_from_one_to_almost_one_over_theta(submission):
 @pytest.mark.points(2)
 @pytest.mark.handout("llama3-rope")
 def test_llama_3_stretches_the_slow_frequencies(submission):
-    """Fast pairs are kept, slow ones divided by the factor, and those between interpolated."""
+    """Fast frequencies are kept, slow ones divided by the factor, and those in between interpolated."""
     for rope in (LLAMA3, {**LLAMA3, "factor": 32.0, "high_freq_factor": 8.0, "original_max_position_embeddings": 512}):
         settings = {"hidden_size": 512, "num_attention_heads": 4, "rope_parameters": rope}
         got = submission.run(frequencies, settings)
@@ -112,7 +112,7 @@ def test_llama_3_stretches_the_slow_frequencies(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("rope")
 def test_what_rope_cannot_do_is_refused(submission, draw):
-    """An odd head dimension and an unknown rope_type are ValueErrors that name them."""
+    """An odd head dimension or an unknown rope_type raises a ValueError that names it."""
     sizes = {"hidden_size": 45, "num_attention_heads": 3}
     expect(submission.run(frequencies, {**sizes, "rope_parameters": PLAIN})).raises(ValueError, mentioning=["15"])
     settings = {**sizes, "head_dim": 16, "rope_parameters": {"rope_type": "spiral", "rope_theta": 10000.0}}
@@ -122,7 +122,7 @@ def test_what_rope_cannot_do_is_refused(submission, draw):
 
 
 def tables(draw, *shape, dtype="float32"):
-    """Cosine and sine of random angles, in both halves the same."""
+    """Cosine and sine of random angles, the same in both halves."""
     angles = draw.uniform(*shape[:-1], shape[-1] // 2, high=6.3, dtype="float64")
     angles = torch.cat([angles, angles], -1)
     return angles.cos().to(getattr(torch, dtype)), angles.sin().to(getattr(torch, dtype))
@@ -131,7 +131,7 @@ def tables(draw, *shape, dtype="float32"):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("rope")
 def test_pairs_of_channels_are_turned(submission, draw, part):
-    """Channel i of the first half and of the second are a pair that is turned, in queries and in the fewer keys."""
+    """Channels i of the two halves are turned as a pair, in queries and in the fewer key heads."""
     q, k, (cos, sin) = draw.normal(2, 4, 5, 8), draw.normal(2, 2, 5, 8), tables(draw, 2, 5, 8)
     with part("output"):
         expect(submission.call("apply_rotary_pos_emb", q, k, cos, sin)).close_to(oracle.apply_rotary_pos_emb)
@@ -143,7 +143,7 @@ def test_pairs_of_channels_are_turned(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("rope")
 def test_heads_may_come_after_the_positions(submission, draw):
-    """With unsqueeze_dim=2 queries and keys are (B, L, H, D)."""
+    """With unsqueeze_dim=2, queries and keys are (B, L, H, D)."""
     q, k, (cos, sin) = draw.normal(2, 5, 5, 8), draw.normal(2, 5, 1, 8), tables(draw, 2, 5, 8)
     got = submission.call("apply_rotary_pos_emb", q, k, cos, sin, unsqueeze_dim=2)
     expect(got).close_to(oracle.apply_rotary_pos_emb)
@@ -152,7 +152,7 @@ def test_heads_may_come_after_the_positions(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("rope")
 def test_one_table_may_serve_the_whole_batch(submission, draw):
-    """cos and sin may be (1, L, D); queries and keys need not be contiguous, and their dtype stays."""
+    """cos and sin may be (1, L, D); queries and keys need not be contiguous and keep their dtype."""
     for dtype in ("float32", "float64", "bfloat16"):
         q, k = (draw.normal(3, 5, heads, 16, dtype=dtype)[..., ::2].transpose(1, 2) for heads in (4, 2))
         cos, sin = tables(draw, 1, 5, 8, dtype=dtype)
@@ -162,7 +162,7 @@ def test_one_table_may_serve_the_whole_batch(submission, draw):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("m-rope")
 def test_each_section_of_pairs_turns_with_its_own_position(submission, draw, part):
-    """The first pairs turn with the time, the next with the height, the last with the width."""
+    """The first pairs turn with time, the next with height, the last with width."""
     for section, unsqueeze_dim in (([2, 3, 3], 1), ([4, 1, 3], 2), ([0, 6, 2], 1)):
         q, k, (cos, sin) = draw.normal(2, 5, 5, 16), draw.normal(2, 5, 5, 16), tables(draw, 3, 2, 5, 16)
         with part("output"):
@@ -176,7 +176,7 @@ def test_each_section_of_pairs_turns_with_its_own_position(submission, draw, par
 @pytest.mark.points(1)
 @pytest.mark.handout("m-rope")
 def test_sections_that_do_not_fill_the_pairs_are_refused(submission, draw):
-    """mrope_section that does not sum to D / 2 is a ValueError that names it."""
+    """An mrope_section that does not sum to D / 2 raises a ValueError that names it."""
     q, (cos, sin) = draw.normal(2, 3, 5, 16), tables(draw, 3, 2, 5, 16)
     for section in ([4, 6, 6], [2, 3, 2]):
         got = submission.call("multimodal_rope", q, q, cos, sin, section)
@@ -187,7 +187,7 @@ def test_sections_that_do_not_fill_the_pairs_are_refused(submission, draw):
 
 
 def updates(module, key, value, pieces):
-    """Update two layers of one cache and one layer of another one, piece by piece; after each all that can be seen."""
+    """Update two layers of one cache and one layer of another, piece by piece; everything visible after each piece."""
     cache, other = module.KVCache(), module.KVCache()
     seen = [(cache.get_seq_length(), cache.get_seq_length(1))]
     start = 0
@@ -214,7 +214,7 @@ def right_updates(key, value, pieces):
 @pytest.mark.points(2)
 @pytest.mark.handout("cache")
 def test_the_cache_appends_for_each_layer_by_itself(submission, draw):
-    """update gives all keys and values of the layer in order; layers and caches have nothing to do with each other."""
+    """update returns all keys and values of the layer in order; layers and caches are independent."""
     key, value, pieces = draw.normal(2, 2, 7, 4), draw.normal(2, 2, 7, 4), [3, 1, 1, 2]
     expect(submission.run(updates, key, value, pieces)).equal_to(right_updates(key, value, pieces))
 
@@ -263,7 +263,7 @@ def shapes_of(settings):
 
 
 def weights(draw, settings, dtype="float32"):
-    """A state dict of `transformers`' model, filled with numbers large enough to show what goes wrong."""
+    """A state dict of `transformers`' model, filled with numbers large enough to expose mistakes."""
     state = {
         entry: draw.normal(*shape, dtype=dtype, scale=0.3, mean="norm" in entry)
         for entry, shape in shapes_of(settings).items()
@@ -283,24 +283,24 @@ def shapes_and_sharing(module, settings):
 @EVERY_MODEL
 @pytest.mark.handout("model")
 def test_the_state_dict_is_that_of_transformers(submission, name):
-    """The parameters have the names and shapes of LlamaForCausalLM or Qwen2ForCausalLM; tied ones are one parameter."""
+    """Parameters are named and shaped as in LlamaForCausalLM or Qwen2ForCausalLM; tied ones are one parameter."""
     shapes, count = submission.run(shapes_and_sharing, MODELS[name]).output
     expected = shapes_of(MODELS[name])
     wrong = sorted(entry for entry in {*shapes, *expected} if shapes.get(entry) != expected.get(entry))
     expect.that(
         not wrong,
-        f"the state dict has other entries than transformers': {', '.join(wrong[:6])}{' …' if wrong[6:] else ''}",
-        expected=", ".join(f"{entry} {expected.get(entry, 'not there')}" for entry in wrong[:6]),
-        got=", ".join(f"{entry} {shapes.get(entry, 'not there')}" for entry in wrong[:6]),
+        f"these entries of the state dict differ from transformers': {', '.join(wrong[:6])}{' …' if wrong[6:] else ''}",
+        expected=", ".join(f"{entry} {expected.get(entry, 'missing')}" for entry in wrong[:6]),
+        got=", ".join(f"{entry} {shapes.get(entry, 'missing')}" for entry in wrong[:6]),
     )
     numbers = (
         sum(torch.Size(shape).numel() for shape in expected.values()) - 31 * 32 * MODELS[name]["tie_word_embeddings"]
     )
-    expect.that(count == numbers, f"the model has {count:,} parameters where {numbers:,} are to be learned")
+    expect.that(count == numbers, f"the model has {count:,} parameters instead of {numbers:,}")
 
 
 def read(module, settings, state, input_ids, attention_mask=None, position_ids=None, pieces=None):
-    """The logits at all tokens that are no padding, from a prompt that is read at once or in pieces."""
+    """The logits at all tokens that are not padding, of a prompt read at once or in pieces."""
     model = module.DecoderLM(SimpleNamespace(**settings)).to(state["model.norm.weight"].dtype).eval()
     model.load_state_dict(state)
     real = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
@@ -343,7 +343,7 @@ def right_gradients(state, input_ids, above, settings):
 @EVERY_MODEL
 @pytest.mark.handout("model")
 def test_logits_are_those_of_transformers(submission, draw, part, name):
-    """With the weights of LlamaForCausalLM or Qwen2ForCausalLM it gives that model's logits and gradients."""
+    """With the weights of LlamaForCausalLM or Qwen2ForCausalLM, it returns that model's logits and gradients."""
     settings, state = MODELS[name], weights(draw, MODELS[name])
     input_ids, above = draw.integers(0, 31, 2, 12), draw.normal(2, 12, 31)
     with part("output"):
@@ -355,7 +355,7 @@ def test_logits_are_those_of_transformers(submission, draw, part, name):
 
 
 def read_by_both(module, kind, kwargs, input_ids):
-    """The logits of the model of `transformers`, and of the submission's with its configuration and weights."""
+    """The submission's logits and `transformers`', with the same configuration and weights."""
     import transformers
 
     config = getattr(transformers, f"{kind}Config")(**kwargs)
@@ -371,18 +371,18 @@ def read_by_both(module, kind, kwargs, input_ids):
 @pytest.mark.points(2)
 @pytest.mark.handout("model")
 def test_it_is_made_from_the_configurations_of_transformers(submission, draw):
-    """A LlamaConfig or Qwen2Config and the state dict of its model are all that it needs."""
+    """A LlamaConfig or Qwen2Config and its model's state dict are all that it needs."""
     pytest.importorskip("transformers")
     kwargs = {key: value for key, value in SMALL.items() if key != "model_type"}
     for kind, more in (("Llama", {"rope_parameters": STRETCHED}), ("Qwen2", {"tie_word_embeddings": True})):
         got = submission.run(read_by_both, kind, {**kwargs, **more}, draw.integers(0, 31, 2, 12))
         ours, theirs = got.output
         apart = (ours - theirs).abs().max() / theirs.abs().max()
-        expect.that(apart < 1e-4, f"the logits of {kind}ForCausalLM are another {apart:.1%} away from the model's")
+        expect.that(apart < 1e-4, f"the logits differ from those of {kind}ForCausalLM by {apart:.1%}")
 
 
 def padded_left(*lengths):
-    """attention_mask of a batch whose rows have these lengths, padded on the left to the longest."""
+    """attention_mask of a batch whose rows have these lengths, left-padded to the longest."""
     return (torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None]).long()
 
 
@@ -390,7 +390,7 @@ def padded_left(*lengths):
 @pytest.mark.parametrize("kind", ["integer", "bool"])
 @pytest.mark.handout("masks")
 def test_padding_on_the_left_is_not_seen(submission, draw, kind):
-    """Padded rows give the logits of the tokens alone; attention_mask is of integers or booleans."""
+    """Padded rows get the logits of their tokens alone; attention_mask may be integer or boolean."""
     state, input_ids, mask = weights(draw, SMALL), draw.integers(0, 31, 3, 12), padded_left(12, 7, 1)
     mask = mask.bool() if kind == "bool" else mask
     got = submission.run(read, SMALL, state, input_ids, mask)
@@ -400,7 +400,7 @@ def test_padding_on_the_left_is_not_seen(submission, draw, kind):
 @pytest.mark.points(1)
 @pytest.mark.handout("rope")
 def test_positions_may_be_given(submission, draw):
-    """position_ids say where the tokens stand, for each row or for all."""
+    """position_ids give the positions of the tokens, for each row or for all."""
     state, input_ids, mask = weights(draw, SMALL), draw.integers(0, 31, 2, 9), padded_left(9, 9)
     for rows in (1, 2):
         places = draw.integers(1, 6, rows, 9).cumsum(1)
@@ -411,7 +411,7 @@ def test_positions_may_be_given(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("rope")
 def test_angles_are_computed_in_float32(submission, draw):
-    """In bfloat16, at positions about 1000, neighbours still stand at different places."""
+    """In bfloat16, neighbouring positions around 1000 are still different."""
     state, input_ids = weights(draw, SMALL, dtype="bfloat16"), draw.integers(0, 31, 2, 9)
     places = 1000 + torch.arange(9)[None]
     got = submission.run(read, SMALL, state, input_ids, None, places)
@@ -425,7 +425,7 @@ def test_angles_are_computed_in_float32(submission, draw):
 @pytest.mark.parametrize("pieces", [[1] * 9, [8, 1], [4, 4, 1], [3, 1, 5]], ids=["tokens", "prompt", "chunks", "mixed"])
 @pytest.mark.handout("cache")
 def test_a_prompt_in_pieces_gives_the_same_logits(submission, draw, pieces):
-    """Token by token, in chunks, or a prompt and then tokens: the logits are those of reading it at once."""
+    """Read token by token, in chunks, or as a prompt and then tokens, the text gets the same logits as at once."""
     for settings in MODELS.values():
         state, input_ids = weights(draw, settings), draw.integers(0, 31, 2, 9)
         got = submission.run(read, settings, state, input_ids, None, None, pieces)
@@ -436,7 +436,7 @@ def test_a_prompt_in_pieces_gives_the_same_logits(submission, draw, pieces):
 @pytest.mark.parametrize("pieces", [[1] * 9, [4, 4, 1]], ids=["tokens", "chunks"])
 @pytest.mark.handout("cache")
 def test_a_padded_batch_may_be_read_in_pieces(submission, draw, pieces):
-    """So do the rows of a padded batch, also where a whole piece of a row is padding."""
+    """The rows of a padded batch do too, even if a whole piece of a row is padding."""
     state, input_ids, mask = weights(draw, SMALL), draw.integers(0, 31, 3, 9), padded_left(9, 6, 2)
     got = submission.run(read, SMALL, state, input_ids, mask, None, pieces)
     expect(got).close_to(right_logits, state, input_ids, SMALL, mask)
@@ -445,7 +445,7 @@ def test_a_padded_batch_may_be_read_in_pieces(submission, draw, pieces):
 @pytest.mark.points(1)
 @pytest.mark.handout("cache")
 def test_given_positions_hold_in_pieces_too(submission, draw):
-    """position_ids are those of the piece that is read."""
+    """position_ids are those of the piece being read."""
     state, input_ids, places = weights(draw, SMALL), draw.integers(0, 31, 2, 9), draw.integers(1, 6, 2, 9).cumsum(1)
     got = submission.run(read, SMALL, state, input_ids, None, places, [4, 1, 4])
     expect(got).close_to(right_logits, state, input_ids, SMALL, None, places)
@@ -469,12 +469,12 @@ def what_is_cached(module, settings, input_ids):
 @pytest.mark.points(1)
 @pytest.mark.handout("grouped-heads")
 def test_the_cache_holds_each_key_and_value_head_once(submission, draw):
-    """Each layer adds its new tokens to the cache once, with num_key_value_heads heads: sharing comes after."""
+    """Each layer adds its new tokens to the cache once, with num_key_value_heads heads, not repeated ones."""
     shapes, length = submission.run(what_is_cached, SMALL, draw.integers(0, 31, 2, 5)).output
     wanted = [(layer, (2, 2, tokens, 8), (2, 2, tokens, 8)) for layer in (0, 1) for tokens in (1, 4)]
     expect.that(
         [list(each) for each in shapes] == [list(each) for each in wanted] and length == 5,
-        "the cache gets other keys and values than those of the new tokens, (B, H_kv, L, D), once for each layer",
+        "the cache should get only the new tokens' keys and values, (B, H_kv, L, D), once for each layer",
         expected=f"(layer, key, value): {wanted}",
         got=f"{shapes}, and a length of {length}",
     )
@@ -484,7 +484,7 @@ def test_the_cache_holds_each_key_and_value_head_once(submission, draw):
 
 
 def generated(module, settings, state, input_ids, new_tokens, options):
-    """The ids, how many tokens the model was given in each call, and whether any of its logits required a gradient."""
+    """The ids, the number of tokens in each call of the model, and whether any of its logits required a gradient."""
     model = module.DecoderLM(SimpleNamespace(**settings)).eval()
     model.load_state_dict(state)
     forward, lengths, graphs = model.forward, [], []
@@ -501,18 +501,18 @@ def generated(module, settings, state, input_ids, new_tokens, options):
 
 
 def check_ids(ids, state, input_ids, settings, new_tokens, attention_mask=None):
-    """The prompt stands first, and each new id is, up to rounding, what the reference finds most likely after it."""
+    """The prompt comes first, and each new id is, up to rounding, the reference's most likely next token."""
     length = input_ids.size(1)
     expect.that(
         isinstance(ids, torch.Tensor)
         and ids.dtype == torch.int64
         and ids.shape == (len(input_ids), length + new_tokens),
-        "these are not the ids of the prompt and the new tokens",
+        "the ids should be those of the prompt and the new tokens",
         expected=f"an int64 tensor {(len(input_ids), length + new_tokens)}",
         got=f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, torch.Tensor) else str(ids),
     )
-    expect.that(torch.equal(ids[:, :length], input_ids), "the ids do not begin with the prompt")
-    expect.that(((ids >= 0) & (ids < settings["vocab_size"])).all(), "there are ids that are no tokens")
+    expect.that(torch.equal(ids[:, :length], input_ids), "the ids do not start with the prompt")
+    expect.that(((ids >= 0) & (ids < settings["vocab_size"])).all(), "some ids are outside the vocabulary")
     if attention_mask is not None:
         attention_mask = torch.nn.functional.pad(attention_mask.long(), (0, new_tokens), value=1)
     exact = {entry: tensor.double() for entry, tensor in state.items()}
@@ -522,7 +522,7 @@ def check_ids(ids, state, input_ids, settings, new_tokens, attention_mask=None):
     wrong = [tuple(place) for place in (taken < logits.amax(-1) - 1e-4).nonzero().tolist()]
     expect.that(
         not wrong,
-        f"{len(wrong)} of {taken.numel()} new tokens are not the most likely ones, first (row, new token) {wrong[0:1]}",
+        f"{len(wrong)} of {taken.numel()} new tokens are not the most likely; first (row, new token): {wrong[0:1]}",
     )
 
 
@@ -530,7 +530,7 @@ def check_ids(ids, state, input_ids, settings, new_tokens, attention_mask=None):
 @EVERY_MODEL
 @pytest.mark.handout("generation")
 def test_a_prompt_goes_on_with_the_most_likely_tokens(submission, draw, name):
-    """The prompt comes back and then, one by one, the tokens that the model finds most likely."""
+    """The result is the prompt, then one by one the tokens that the model finds most likely."""
     settings, state = MODELS[name], weights(draw, MODELS[name])
     input_ids = draw.integers(0, 31, 2, 5)
     ids = submission.run(generated, settings, state, input_ids, 12, {}).output["ids"]
@@ -540,7 +540,7 @@ def test_a_prompt_goes_on_with_the_most_likely_tokens(submission, draw, name):
 @pytest.mark.points(without=1, tokens=1)
 @pytest.mark.handout("generation")
 def test_the_cache_changes_the_work_and_not_the_tokens(submission, draw, part):
-    """Without the cache the same tokens come out; with it no token is read twice."""
+    """Without the cache the tokens are the same; with it no token is read twice."""
     state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
     with part("without"):
         ids = submission.run(generated, SMALL, state, input_ids, 12, {"use_cache": False}).output["ids"]
@@ -549,7 +549,7 @@ def test_the_cache_changes_the_work_and_not_the_tokens(submission, draw, part):
         lengths = submission.run(generated, SMALL, state, input_ids, 12, {}).output["lengths"]
         expect.that(
             16 <= sum(lengths) <= 17,
-            f"to add 12 tokens to 5 the model is given {sum(lengths)} tokens, where each of 16 is to be read once",
+            f"to add 12 tokens to 5, the model read {sum(lengths)} tokens; it should read each of 16 once",
             expected="calls with 5, 1, 1, … tokens",
             got=f"calls with {', '.join(map(str, lengths))} tokens",
         )
@@ -559,13 +559,13 @@ def test_the_cache_changes_the_work_and_not_the_tokens(submission, draw, part):
 @pytest.mark.parametrize("chunk_size", [1, 3, 5, 100])
 @pytest.mark.handout("generation")
 def test_a_long_prompt_may_be_read_in_chunks(submission, draw, chunk_size):
-    """With chunk_size no more tokens of the prompt are read at a time, and the same tokens come out."""
+    """At most chunk_size tokens of the prompt are read at a time, and the new tokens are the same."""
     state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 10)
     got = submission.run(generated, SMALL, state, input_ids, 6, {"chunk_size": chunk_size}).output
     check_ids(got["ids"], state, input_ids, SMALL, 6)
     expect.that(
         max(got["lengths"], default=0) <= chunk_size and 15 <= sum(got["lengths"]) <= 16,
-        f"with chunk_size={chunk_size} a prompt of 10 tokens is to be read in chunks, and each token once",
+        f"with chunk_size={chunk_size} a prompt of 10 tokens should be read in chunks, each token once",
         got=f"calls with {', '.join(map(str, got['lengths']))} tokens",
     )
 
@@ -574,7 +574,7 @@ def test_a_long_prompt_may_be_read_in_chunks(submission, draw, chunk_size):
 @pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"chunk_size": 4}], ids=["cache", "no cache", "chunks"])
 @pytest.mark.handout("generation")
 def test_padded_rows_go_on_as_they_would_alone(submission, draw, options):
-    """Rows of a batch that is padded on the left get the tokens that each gets alone."""
+    """Rows of a left-padded batch get the same tokens as each row alone."""
     state, input_ids, mask = weights(draw, SMALL), draw.integers(0, 31, 3, 9), padded_left(9, 6, 2)
     options = {"attention_mask": mask, **options}
     ids = submission.run(generated, SMALL, state, input_ids, 8, options).output["ids"]
@@ -584,7 +584,7 @@ def test_padded_rows_go_on_as_they_would_alone(submission, draw, options):
 @pytest.mark.points(1)
 @pytest.mark.handout("generation")
 def test_one_token_or_none_may_be_added(submission, draw):
-    """max_new_tokens may be 1, and 0 returns the prompt."""
+    """max_new_tokens may be 1; with 0 the prompt is returned."""
     state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
     for new_tokens in (1, 0):
         ids = submission.run(generated, SMALL, state, input_ids, new_tokens, {}).output["ids"]
@@ -594,7 +594,7 @@ def test_one_token_or_none_may_be_added(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("generation")
 def test_no_token_ends_a_text(submission, draw):
-    """Always max_new_tokens are added: here a model that counts goes through all its tokens, and begins again."""
+    """max_new_tokens are always added: a model that counts goes through its vocabulary and starts again."""
     state = {entry: torch.zeros(shape) for entry, shape in shapes_of(SMALL).items()}
     state["model.embed_tokens.weight"], state["model.norm.weight"] = torch.eye(31, 32), torch.ones(32)
     state["lm_head.weight"] = torch.eye(31, 32).roll(1, 0)  # after token t comes t + 1
@@ -606,16 +606,16 @@ def test_no_token_ends_a_text(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("generation")
 def test_generation_keeps_no_graph(submission, draw):
-    """Nothing is kept for a backward that never comes."""
+    """No graph is kept for backward."""
     state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
     graph = submission.run(generated, SMALL, state, input_ids, 3, {}).output["graph"]
-    expect.that(not graph, "the logits require a gradient while generating: a graph is kept")
+    expect.that(not graph, "the logits require a gradient during generation: a graph is kept")
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("generation")
 def test_chunks_of_no_tokens_are_refused(submission, draw):
-    """A chunk_size below 1 is a ValueError that names it."""
+    """A chunk_size below 1 raises a ValueError that names it."""
     state, input_ids = weights(draw, SMALL), draw.integers(0, 31, 2, 5)
     for chunk_size in (0, -3):
         got = submission.run(generated, SMALL, state, input_ids, 3, {"chunk_size": chunk_size})

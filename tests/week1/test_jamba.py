@@ -1,4 +1,4 @@
-"""Graded tests of week1/jamba: the schedule, the model read in every way, and what its cache costs."""
+"""Graded tests of week1/jamba: the schedule, the model with every way of reading, and the cost of its cache."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CONFIGS = Path(__file__).parents[2] / "exercises" / "week1" / "configs"
 
 
 def right_schedule(layers, attention, experts):
-    """What the layers are, from the numbers of those that attend and of those with experts."""
+    """The kinds of the layers, from the numbers of those with attention and of those with experts."""
     return [("attention" if i in attention else "mamba", "moe" if i in experts else "mlp") for i in range(layers)]
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("schedule")
 def test_the_schedule_of_jamba(submission):
-    """Of 32 layers the fifth of each eight attends, and every second one has experts."""
+    """Of 32 layers, the fifth of every eight has attention, and every second one has experts."""
     got = submission.call("layer_schedule", 32)
     expect(got).equal_to(right_schedule(32, {4, 12, 20, 28}, set(range(1, 32, 2))))
 
@@ -35,7 +35,7 @@ def test_the_schedule_of_jamba(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("schedule")
 def test_any_number_of_layers(submission):
-    """The number of layers need be no multiple of a period, and may be 0."""
+    """The number of layers need not be a multiple of a period, and may be 0."""
     for layers in (0, 1, 5, 13):
         got = submission.call("layer_schedule", layers)
         expect(got).equal_to(right_schedule(layers, {4, 12}, {1, 3, 5, 7, 9, 11}))
@@ -44,7 +44,7 @@ def test_any_number_of_layers(submission):
 @pytest.mark.points(2)
 @pytest.mark.handout("schedule")
 def test_other_periods_and_offsets(submission):
-    """Periods and offsets are those that are given, of attention and of experts each its own."""
+    """The given periods and offsets are used, separately for attention and experts."""
     got = submission.call("layer_schedule", 10, 3, 1, 4, 2)
     expect(got).equal_to(right_schedule(10, {1, 4, 7}, {2, 6}))
     got = submission.call("layer_schedule", 3, attn_layer_period=1, attn_layer_offset=0, expert_layer_period=3)
@@ -54,7 +54,7 @@ def test_other_periods_and_offsets(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("schedule")
 def test_an_offset_beyond_its_period_is_refused(submission):
-    """An offset that no layer has is a ValueError."""
+    """An offset that no layer has raises a ValueError."""
     expect(submission.call("layer_schedule", 8, 6, 7)).raises(ValueError, mentioning=["6", "7"])
     expect(submission.call("layer_schedule", 8, 8, 4, 5, 9)).raises(ValueError, mentioning=["5", "9"])
     expect(submission.call("layer_schedule", 8, 8, 8)).raises(ValueError, mentioning=["8"])
@@ -103,14 +103,14 @@ def padded_left(*lengths):
 
 
 def shapes_and_sharing(module, config):
-    """The shapes of the state dict, and how many numbers the distinct parameters have together."""
+    """The shapes of the state dict, and the total size of the distinct parameters."""
     model = module.JambaLM(SimpleNamespace(**config))
     shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
     return shapes, sum(parameter.numel() for parameter in model.parameters())
 
 
 def read(module, config, state, input_ids, attention_mask=None, pieces=None):
-    """The logits at all tokens that are no padding, from a text that is read at once or in pieces."""
+    """The logits at all tokens that are not padding, of a text read at once or in pieces."""
     model = module.JambaLM(SimpleNamespace(**config)).to(state["lm_head.weight"].dtype).eval()
     model.load_state_dict(state)
     real = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
@@ -157,21 +157,21 @@ def test_the_state_dict_is_that_of_transformers(submission):
         wrong = sorted(each for each in {*shapes, *expected} if shapes.get(each) != expected.get(each))
         expect.that(
             not wrong,
-            f"{name}: the state dict has other entries than transformers': {', '.join(wrong[:6])}",
-            expected=", ".join(f"{each} {expected.get(each, 'not there')}" for each in wrong[:6]),
-            got=", ".join(f"{each} {shapes.get(each, 'not there')}" for each in wrong[:6]),
+            f"{name}: these entries of the state dict differ from transformers': {', '.join(wrong[:6])}",
+            expected=", ".join(f"{each} {expected.get(each, 'missing')}" for each in wrong[:6]),
+            got=", ".join(f"{each} {shapes.get(each, 'missing')}" for each in wrong[:6]),
         )
         learned = sum(math.prod(shape) for shape in expected.values())
         if config["tie_word_embeddings"]:
             learned -= math.prod(expected["lm_head.weight"])
-        expect.that(numel == learned, f"{name}: the model has {numel:,} parameters where {learned:,} are to be learned")
+        expect.that(numel == learned, f"{name}: the model has {numel:,} parameters instead of {learned:,}")
 
 
 @pytest.mark.points(1)
 @EVERY_MODEL
 @pytest.mark.handout("model")
 def test_logits_are_those_of_transformers(submission, draw, name):
-    """With the weights of JambaForCausalLM one whole pass gives that model's logits."""
+    """With the weights of JambaForCausalLM, one pass returns that model's logits."""
     config = SMALL | MODELS[name]
     check(submission, config, weights(draw, config), draw.integers(0, 31, 2, 9))
 
@@ -179,7 +179,7 @@ def test_logits_are_those_of_transformers(submission, draw, name):
 @pytest.mark.points(3)
 @pytest.mark.handout("model")
 def test_gradients_of_every_parameter(submission, draw):
-    """The whole pass is differentiable in all parameters."""
+    """A whole pass is differentiable in all parameters."""
     input_ids = draw.integers(1, 31, 2, 7)  # without pad_token_id: its embedding may have no gradient (padding_idx)
     state, above = weights(draw, SMALL), draw.normal(2, 7, 31)
     got = submission.run(gradients, SMALL, above, state, input_ids)
@@ -189,7 +189,7 @@ def test_gradients_of_every_parameter(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("model")
 def test_one_token_alone(submission, draw):
-    """A text may be one token long, which leaves experts without work."""
+    """A text may be one token long, which leaves experts idle."""
     state = weights(draw, SMALL)
     for batch in (1, 3):
         check(submission, SMALL, state, draw.integers(0, 31, batch, 1))
@@ -198,7 +198,7 @@ def test_one_token_alone(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("model")
 def test_token_ids_need_not_be_contiguous(submission, draw):
-    """input_ids may lie in memory in any way, and come back as they were."""
+    """input_ids may have any memory layout and are not modified."""
     check(submission, SMALL, weights(draw, SMALL), draw.integers(0, 31, 7, 3).T)
 
 
@@ -206,8 +206,9 @@ def test_token_ids_need_not_be_contiguous(submission, draw):
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 @pytest.mark.handout("model")
 def test_every_dtype_is_as_accurate_as_it_can_be(submission, draw, dtype):
-    """The logits have the parameters' dtype and no more than its rounding error, at once and with the cache."""
-    # All experts, so that rounding cannot choose others; two layers of small weights, so that it cannot explain all.
+    """The logits have the parameters' dtype and no more than its rounding error, with and without the cache."""
+    # All experts, so that rounding cannot change the choice; two layers with small weights, so that rounding cannot
+    # explain every error.
     config = SMALL | {"num_experts_per_tok": 4, "num_hidden_layers": 2}
     state, input_ids = weights(draw, config, dtype, scale=0.2), draw.integers(0, 31, 3, 6)
     check(submission, config, state, input_ids)
@@ -221,7 +222,7 @@ def makes(module, config):
 @pytest.mark.points(1)
 @pytest.mark.handout("schedule")
 def test_a_model_without_a_schedule_is_refused(submission):
-    """A configuration with an offset that no layer has is a ValueError, not a model of another kind."""
+    """A configuration with an offset that no layer has raises a ValueError instead of building a different model."""
     for kind, words in (("attn", ["3", "5"]), ("expert", ["2", "5"])):
         got = submission.run(makes, SMALL | {f"{kind}_layer_offset": 5})
         expect(got).raises(ValueError, mentioning=words)
@@ -243,18 +244,18 @@ def read_by_both(module, fields, input_ids):
 @pytest.mark.points(2)
 @pytest.mark.handout("model")
 def test_it_is_made_from_the_configuration_of_transformers(submission, draw):
-    """A JambaConfig and the state dict of its model are all that it needs."""
+    """A JambaConfig and its model's state dict are all that it needs."""
     pytest.importorskip("transformers")
     ours, theirs = submission.run(read_by_both, SMALL, draw.integers(0, 31, 2, 9)).output
     apart = ((ours - theirs).abs().max() / theirs.abs().max()).item()
-    expect.that(apart < 1e-3, f"the logits are {apart:.1%} away from those of JambaForCausalLM")
+    expect.that(apart < 1e-3, f"the logits differ from those of JambaForCausalLM by {apart:.1%}")
 
 
 @pytest.mark.points(2)
 @pytest.mark.parametrize("pieces", [(1, 1, 1, 1, 1, 1, 1, 1, 1), (6, 1, 1, 1), (2, 1, 6)], ids=str)
 @pytest.mark.handout("cache")
 def test_reading_in_pieces_is_reading_at_once(submission, draw, pieces):
-    """With the cache, chunks of any lengths and single tokens give the logits of the whole pass."""
+    """With the cache, chunks of any length and single tokens yield the logits of one pass."""
     check(submission, SMALL, weights(draw, SMALL), draw.integers(0, 31, 2, 9), None, list(pieces))
 
 
@@ -262,7 +263,7 @@ def test_reading_in_pieces_is_reading_at_once(submission, draw, pieces):
 @pytest.mark.parametrize("name", ["biases", "attention only", "mamba only"])
 @pytest.mark.handout("cache")
 def test_every_kind_of_model_can_go_on(submission, draw, name):
-    """The cache serves models with biases, and such that have one kind of layer only."""
+    """The cache works for models with biases and for models with only one kind of layer."""
     config = SMALL | MODELS[name]
     check(submission, config, weights(draw, config), draw.integers(0, 31, 2, 7), None, [3, 1, 3])
 
@@ -271,14 +272,14 @@ def test_every_kind_of_model_can_go_on(submission, draw, name):
 @pytest.mark.parametrize("pieces", [None, [2, 7], [5, 1, 1, 1, 1]], ids=str)
 @pytest.mark.handout("padding")
 def test_padding_on_the_left_is_not_seen(submission, draw, pieces):
-    """Padded rows give the logits of the tokens alone, at once and in pieces, even in a piece of padding only."""
+    """Padded rows get the logits of their tokens alone, at once or in pieces, even if a piece is all padding."""
     check(submission, SMALL, weights(draw, SMALL), draw.integers(0, 31, 3, 9), padded_left(9, 6, 1), pieces)
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("padding")
 def test_masks_may_be_boolean(submission, draw):
-    """attention_mask is of integers or booleans, and projections with biases keep padding out too."""
+    """attention_mask may be integer or boolean, and projections with biases also keep padding out."""
     config = SMALL | {"mamba_proj_bias": True}  # the convolution has its bias as well
     check(submission, config, weights(draw, config), draw.integers(0, 31, 2, 8), padded_left(8, 3).bool())
 
@@ -295,7 +296,7 @@ def two_texts(module, config, state, first, second):
 @pytest.mark.points(1)
 @pytest.mark.handout("cache")
 def test_two_texts_have_two_caches(submission, draw):
-    """What one text leaves in its cache does not reach another text."""
+    """One text's cache does not affect another text."""
     state, first, second = weights(draw, SMALL), draw.integers(0, 31, 1, 7), draw.integers(0, 31, 2, 7)
     got = submission.run(two_texts, SMALL, state, first, second)
 
@@ -305,7 +306,7 @@ def test_two_texts_have_two_caches(submission, draw):
     expect(got).close_to(right, state, first, second)
 
 
-# What a further token costs. The key/value heads are so few that repeated ones would be four times too many.
+# The cost of one more token. Four query heads share a key/value head: repeating it would cost four times as much.
 LONG = SMALL | {"num_key_value_heads": 1, "num_hidden_layers": 2, "intermediate_size": 256}
 ONE_KIND = {
     "mamba": LONG | {"attn_layer_period": 8, "attn_layer_offset": 7},
@@ -314,7 +315,7 @@ ONE_KIND = {
 
 
 def work_of_a_step(module, config, state, texts):
-    """How much one more token is to compute after each text: FLOPs, and numbers made by all operations together."""
+    """The cost of computing one more token after each text: FLOPs plus the numbers created by all operations."""
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import FlopCounterMode
@@ -342,32 +343,32 @@ def work_of_a_step(module, config, state, texts):
 @pytest.mark.points(2)
 @pytest.mark.handout("cost")
 def test_a_step_of_mamba_costs_the_same_after_any_text(submission, draw):
-    """One more token is as much work after 96 tokens as after 16 where all layers are Mamba's."""
+    """If all layers are Mamba, one more token is as much work after 96 tokens as after 16."""
     config = ONE_KIND["mamba"]
     texts = [draw.integers(0, 31, 1, length) for length in (16, 96)]
     short, long = submission.run(work_of_a_step, config, weights(draw, config), texts).output
     expect.that(
         long <= 1.1 * short,
-        f"a step is {long / short:.1f} times the work after 96 tokens that it is after 16: O(n), and not O(1)",
+        f"a step is {long / short:.1f} times as much work after 96 tokens as after 16: O(n), not O(1)",
     )
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("cost")
 def test_a_step_of_attention_reads_the_cache_and_not_the_text(submission, draw):
-    """One more token is compared with all before it, and these are not read again."""
+    """One more token is compared with all earlier ones, which are not read again."""
     config = ONE_KIND["attention"]
     texts = [draw.integers(0, 31, 1, length) for length in (16, 96)]
     short, long = submission.run(work_of_a_step, config, weights(draw, config), texts).output
-    # A step of this model is mostly its feed-forward networks. Who reads all again does 97 / 17 = 5.7 times the work.
+    # A step of this model is mostly feed-forward networks. Reading everything again takes 97 / 17 = 5.7 times the work.
     expect.that(
         long <= 3 * short,
-        f"a step is {long / short:.1f} times the work after 96 tokens that it is after 16: the text is read again",
+        f"a step is {long / short:.1f} times as much work after 96 tokens as after 16: the text is read again",
     )
 
 
 def bytes_kept(module, config, state, texts):
-    """The bytes of all memory that was allocated to read each text and is still alive beside its cache."""
+    """The bytes of all memory allocated while reading each text and still alive while its cache is."""
     import gc
 
     from torch.multiprocessing.reductions import StorageWeakRef
@@ -402,13 +403,13 @@ def bytes_kept(module, config, state, texts):
 @pytest.mark.points(2)
 @pytest.mark.handout("cost")
 def test_what_a_mamba_layer_keeps_does_not_grow(submission, draw):
-    """The cache of 96 tokens is as large as that of 16 where all layers are Mamba's."""
+    """If all layers are Mamba, the cache is as large after 96 tokens as after 16."""
     config = ONE_KIND["mamba"]
     texts = [draw.integers(0, 31, 1, length) for length in (16, 96)]
     short, long = submission.run(bytes_kept, config, weights(draw, config), texts).output
     expect.that(
-        long - short <= 80 * 16,  # room for the ids of the tokens and a mask, which are no layer's
-        f"the cache holds {short:,} bytes after 16 tokens and {long:,} after 96 (a view keeps all that it views)",
+        long - short <= 80 * 16,  # room for the token ids and a mask, which belong to no layer
+        f"the cache holds {short:,} bytes after 16 tokens and {long:,} after 96 (a view keeps its whole tensor alive)",
     )
 
 
@@ -422,7 +423,7 @@ def test_attention_keeps_the_heads_that_it_has(submission, draw):
     token = 2 * 2 * 1 * 4 * 4  # layers, keys and values, heads, numbers in one, bytes of a number
     expect.that(
         long - short <= 2 * 80 * token,  # twice, for caches that grow by doubling
-        f"80 more tokens take {long - short:,} bytes, where their keys and values are {80 * token:,}",
+        f"80 more tokens take {long - short:,} bytes, but their keys and values take only {80 * token:,}",
     )
 
 
@@ -443,7 +444,7 @@ def check_bytes(submission, config, lengths, dtype, expected):
 @pytest.mark.parametrize("name", ["llama-3-8b", "mixtral-8x7b", "mamba-2.8b", "rwkv-4-14b", "jamba-v0.1"])
 @pytest.mark.handout("bytes")
 def test_the_published_models(submission, name):
-    """Five models from their published configurations, from 4K to 256K tokens, in 16 and in 32 bits."""
+    """The bytes are right for five published configurations, 4K to 256K tokens, in 16 and 32 bits."""
     config = json.loads((CONFIGS / f"{name}.json").read_text("utf-8"))
     lengths = [4 * KIB * 2**i for i in range(7)]
     for dtype, size in (("bfloat16", 2), ("float32", 4)):
@@ -466,7 +467,7 @@ def check_oracles_bytes(submission, config, lengths, dtype):
 @pytest.mark.parametrize("model_type", ["mistral", "mixtral", "qwen2"])
 @pytest.mark.handout("bytes")
 def test_windows_bound_the_cache(submission, model_type):
-    """A sliding window is all that a layer keeps, in the layers that have one."""
+    """Layers with a sliding window keep only that window."""
     config = {"model_type": model_type, "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2}
     config |= {"num_hidden_layers": 6, "sliding_window": 100}
     if model_type == "qwen2":
@@ -481,7 +482,7 @@ def test_windows_bound_the_cache(submission, model_type):
 @pytest.mark.parametrize("model_type", ["llama", "mamba", "rwkv", "jamba"])
 @pytest.mark.handout("bytes")
 def test_other_sizes(submission, model_type):
-    """Sizes that no published model has: head_dim where it is there, another schedule, other states and dtypes."""
+    """Sizes of no published model work: an optional head_dim, other schedules, states and dtypes."""
     heads = {"hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 3}
     configs = {
         "llama": [heads | {"head_dim": 16}, heads | {"head_dim": None}, heads],
@@ -499,6 +500,6 @@ def test_other_sizes(submission, model_type):
 @pytest.mark.points(1)
 @pytest.mark.handout("bytes")
 def test_an_unknown_model_is_refused(submission):
-    """Another model_type is a ValueError."""
+    """An unknown model_type raises a ValueError that names it."""
     got = submission.run(bytes_of, SMALL | {"model_type": "jambalaya"}, [1], "float32")
     expect(got).raises(ValueError, mentioning=["jambalaya"])

@@ -1,4 +1,4 @@
-"""Graded tests of week1/mamba: the block for whole sequences, one step of it, and the language model around it."""
+"""Graded tests of week1/mamba: the block for whole sequences, a single step, and the language model around it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = {
     "ones": [{"d_state": 1}, {"d_conv": 1}, {"expand": 1}],
     "sizes": [{"dt_rank": 5}, {"d_conv": 2, "expand": 1.5}],
 }
-IN_FLOAT32 = 32 * 2.0**29  # the factor of the closeness rule for float64 that may be computed in float32
+IN_FLOAT32 = 32 * 2.0**29  # the factor of the closeness rule for float64 results that may be computed in float32
 
 
 def shapes_of(d_model, d_state=16, d_conv=4, expand=2, dt_rank="auto", conv_bias=True, bias=False):
@@ -56,8 +56,7 @@ def check_state_dict(found, expected):
     wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
     expect.that(
         not wrong,
-        "the state dict is another one: "
-        + ", ".join(f"{key} is {found.get(key)}, not {expected.get(key)}" for key in wrong[:6]),
+        "wrong state dict: " + ", ".join(f"{key} is {found.get(key)}, not {expected.get(key)}" for key in wrong[:6]),
     )
 
 
@@ -67,7 +66,7 @@ def check_state_dict(found, expected):
 @pytest.mark.points(1)
 @pytest.mark.handout("example")
 def test_the_worked_example(submission):
-    """The handout's worked example comes out."""
+    """The handout's worked example is reproduced."""
     one = torch.ones(1, 1)
     weights = {"in_proj.weight": torch.ones(2, 1), "x_proj.weight": torch.ones(3, 1), "dt_proj.weight": one}
     weights |= {"conv1d.weight": torch.tensor([[[0.5, 1.0]]]), "A_log": 0 * one, "out_proj.weight": one}
@@ -89,7 +88,7 @@ def test_the_state_dict_is_mamba_ssm_s(submission):
 @pytest.mark.points(output=2, gradients=2)
 @pytest.mark.handout("block")
 def test_a_block_is_two_paths_that_are_multiplied(submission, draw, part):
-    """One path goes through convolution and scan, the other one gates it; the gradients follow."""
+    """One path goes through convolution and scan, the other gates it; the gradients are right."""
     weights, hidden_states = weights_for(draw, **SIZES), draw.normal(2, 9, 20)
     block = submission.make("Mamba", **SIZES).load(weights)
     with part("output"):
@@ -102,7 +101,7 @@ def test_a_block_is_two_paths_that_are_multiplied(submission, draw, part):
 @pytest.mark.parametrize("length", [1, 2, 70])
 @pytest.mark.handout("convolution")
 def test_a_sequence_may_have_any_length(submission, draw, length):
-    """One position, fewer than the filter is wide, or many: with one sequence or with three."""
+    """A sequence may be one position long, shorter than the filter, or long; the batch may be one or three."""
     for batch in (1, 3):
         weights, hidden_states = weights_for(draw, **SIZES), draw.normal(batch, length, 20)
         got = submission.make("Mamba", **SIZES).load(weights).call(hidden_states, grad=True)
@@ -112,7 +111,7 @@ def test_a_sequence_may_have_any_length(submission, draw, length):
 @pytest.mark.points(1)
 @pytest.mark.handout("block")
 def test_the_input_need_not_be_contiguous(submission, draw):
-    """The input may lie in memory in any way, and so may the gradient that arrives."""
+    """The input and the incoming gradient may have any memory layout."""
     weights = weights_for(draw, **SIZES)
     for hidden_states in (draw.normal(2, 14, 40)[:, ::2, ::2], draw.normal(20, 7, 2).permute(2, 1, 0)):
         got = submission.make("Mamba", **SIZES).load(weights).call(hidden_states, grad=True, cotangent="transposed")
@@ -123,7 +122,7 @@ def test_the_input_need_not_be_contiguous(submission, draw):
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 @pytest.mark.handout("precision")
 def test_every_dtype_is_as_accurate_as_it_can_be(submission, draw, dtype):
-    """In a block of 16 or 64 bits the result has its dtype, and no more than its rounding error."""
+    """In a block of 16 or 64 bits, the result has its dtype and no more than its rounding error."""
     weights, hidden_states = weights_for(draw, dtype, **SIZES), draw.normal(2, 7, 20, dtype=dtype)
     block = submission.make("Mamba", **SIZES).to(getattr(torch, dtype)).load(weights)
     factor = IN_FLOAT32 if dtype == "float64" else None
@@ -133,7 +132,7 @@ def test_every_dtype_is_as_accurate_as_it_can_be(submission, draw, dtype):
 @pytest.mark.points(1)
 @pytest.mark.handout("step-size")
 def test_channels_may_forget_at_once_or_never(submission, draw):
-    """Steps of 100 rewrite the state, steps of nearly 0 keep it, and a decay may be anything between."""
+    """Steps of 100 overwrite the state, steps near 0 keep it, and a decay may be anything in between."""
     weights, hidden_states = weights_for(draw, **SIZES), draw.normal(2, 40, 20)
     weights["dt_proj.bias"][:8] += 100
     weights["dt_proj.bias"][8:16] -= 20
@@ -152,7 +151,7 @@ def outputs_of_several(module, sizes, weights, several):
 @pytest.mark.points(1)
 @pytest.mark.handout("convolution")
 def test_no_position_sees_the_future(submission, draw):
-    """Other positions behind it, or none at all, change nothing for a position."""
+    """Later positions, different ones or none at all, do not affect a position."""
     weights, past = weights_for(draw, **SIZES), draw.normal(2, 5, 20)
     several = [past, *(torch.cat([past, draw.normal(2, more, 20, scale=3.0)], 1) for more in (1, 66))]
 
@@ -166,7 +165,7 @@ def test_no_position_sees_the_future(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("weights")
 def test_it_loads_the_mixer_of_transformers(submission, draw):
-    """With the weights of a MambaMixer of transformers it gives that mixer's results."""
+    """With the weights of transformers' MambaMixer, it returns that mixer's results."""
     from transformers import MambaConfig
     from transformers.models.mamba.modeling_mamba import MambaMixer
 
@@ -181,7 +180,7 @@ def test_it_loads_the_mixer_of_transformers(submission, draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("cost")
 def test_work_and_memory_grow_with_the_length(submission, draw):
-    """Four times as many positions take about four times the work and the memory, not sixteen times."""
+    """Four times as many positions take about four times the work and memory, not sixteen times."""
     weights = weights_for(draw, d_model=8, d_state=4)
     block = submission.make("Mamba", 8, d_state=4).load(weights)
     short, long = (block.call(draw.normal(1, length, 8), count=True).counts for length in (128, 512))
@@ -189,11 +188,11 @@ def test_work_and_memory_grow_with_the_length(submission, draw):
         times = long[what] / max(short[what], 1)
         expect.that(
             times < 6,
-            f"{what.replace('_', ' ')}: {times:.1f} times as much for 512 positions as for 128; a scan's grows 4 times",
+            f"{what.replace('_', ' ')}: {times:.1f} times as much for 512 positions as for 128; a scan needs 4 times",
         )
 
 
-# --- the block: how it begins ---------------------------------------------------------------------------------------
+# --- the block: initialisation --------------------------------------------------------------------------------------
 
 
 def new_parameters(module, *args, **kwargs):
@@ -202,7 +201,7 @@ def new_parameters(module, *args, **kwargs):
 
 
 def distance_from_uniform(numbers, low, high):
-    """Kolmogorov and Smirnov's: the largest distance of the two distributions, in units of 1/√count.
+    """Kolmogorov–Smirnov: the largest distance between the two distributions, in units of 1/√count.
 
     Below 2.5 in all but one of 100,000 draws.
     """
@@ -217,7 +216,7 @@ def check_uniform(name, numbers, low, high):
     margin = 1e-3 * (high - low)
     expect.that(
         low - margin <= least and most <= high + margin,
-        f"{name} lies between {least:.4g} and {most:.4g}; it should lie between {low:.4g} and {high:.4g}",
+        f"{name} is between {least:.4g} and {most:.4g}; it should be between {low:.4g} and {high:.4g}",
     )
     expect.that(
         distance_from_uniform(numbers, low, high) < 2.5,
@@ -229,7 +228,7 @@ def check_uniform(name, numbers, low, high):
 @pytest.mark.points(1)
 @pytest.mark.handout("initialisation")
 def test_a_and_d_begin_with_fixed_numbers(submission):
-    """A_log begins with log 1 … log n in each channel, D with ones."""
+    """A_log starts as log 1 … log n in each channel, D as ones."""
     new = submission.run(new_parameters, 6, d_state=5).output
     right = torch.arange(1.0, 6).log().expand(12, 5)
     expect.that(
@@ -249,7 +248,7 @@ def spared_from_decay(module):
 @pytest.mark.points(1)
 @pytest.mark.handout("initialisation")
 def test_a_and_d_are_marked_against_weight_decay(submission):
-    """A_log and D, and no others, carry _no_weight_decay."""
+    """A_log and D, and no other parameters, have _no_weight_decay."""
     marked = submission.run(spared_from_decay).output
     expect.that(sorted(marked) == ["A_log", "D"], f"A_log and D should be marked, not {marked}")
 
@@ -257,7 +256,7 @@ def test_a_and_d_are_marked_against_weight_decay(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("initialisation")
 def test_step_sizes_begin_between_dt_min_and_dt_max(submission):
-    """softplus(dt_proj.bias) is uniform in its logarithm between dt_min and dt_max, and at least dt_init_floor."""
+    """softplus(dt_proj.bias) is log-uniform between dt_min and dt_max, and at least dt_init_floor."""
     for low, high in ((0.001, 0.1), (0.01, 3.0)):
         bias = submission.run(new_parameters, 256, dt_min=low, dt_max=high).output["dt_proj.bias"]
         steps = torch.nn.functional.softplus(bias.double())
@@ -267,15 +266,15 @@ def test_step_sizes_begin_between_dt_min_and_dt_max(submission):
     at_floor = (steps < 1.01e-4).double().mean().item()
     expect.that(
         steps.min() > 0.99e-4 and 0.5 < at_floor < 0.8,
-        f"with dt_min=1e-6, dt_max=1e-3 and dt_init_floor=1e-4 two thirds of the step sizes should begin at 1e-4 and "
-        f"none lower; {at_floor:.0%} are there and the lowest is {float(steps.min()):.3g}",
+        f"with dt_min=1e-6, dt_max=1e-3 and dt_init_floor=1e-4 two thirds of the step sizes should start at 1e-4 and "
+        f"none below; {at_floor:.0%} do, and the lowest is {float(steps.min()):.3g}",
     )
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("initialisation")
 def test_the_projection_of_step_sizes_begins_small(submission):
-    """dt_proj.weight begins uniformly between ±dt_scale / √r, or with that number itself."""
+    """dt_proj.weight starts uniform between ±dt_scale / √r, or as that number itself if constant."""
     for options, largest in (({"dt_rank": 16}, 0.25), ({"dt_rank": 9, "dt_scale": 6.0}, 2.0)):
         new = submission.run(new_parameters, 64, **options).output
         check_uniform("dt_proj.weight", new["dt_proj.weight"], -largest, largest)
@@ -289,7 +288,7 @@ def test_the_projection_of_step_sizes_begins_small(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("initialisation")
 def test_everything_else_begins_as_pytorch_draws_it(submission):
-    """The other weights begin as those of nn.Linear and nn.Conv1d: uniformly between ±1/√(what one output reads)."""
+    """Other weights start like those of nn.Linear and nn.Conv1d: uniform between ±1/√(inputs per output)."""
     new = submission.run(new_parameters, 64, bias=True).output
     reads = {"in_proj.weight": 64, "in_proj.bias": 64, "x_proj.weight": 128, "conv1d.weight": 4, "conv1d.bias": 4}
     for name, number in (reads | {"out_proj.weight": 128, "out_proj.bias": 128}).items():
@@ -299,7 +298,7 @@ def test_everything_else_begins_as_pytorch_draws_it(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("initialisation")
 def test_an_unknown_way_to_begin_is_refused(submission, draw):
-    """dt_init must be "random" or "constant"; anything else is a ValueError that names it."""
+    """dt_init must be "random" or "constant"; anything else raises a ValueError that names it."""
     got = submission.make("Mamba", 8, dt_init="zeros").call(draw.normal(1, 2, 8))
     expect(got).raises(ValueError, mentioning=["zeros"])
 
@@ -308,7 +307,7 @@ def test_an_unknown_way_to_begin_is_refused(submission, draw):
 
 
 def stepped(module, sizes, weights, hidden_states, prompt=0):
-    """A prompt at once, into states that hold something else, and the rest step by step."""
+    """A prompt at once, into states with other contents, and the rest step by step."""
     block = module.Mamba(**sizes).to(hidden_states.dtype)
     block.load_state_dict(weights)
     conv_state, ssm_state = block.allocate_inference_cache(hidden_states.size(0), hidden_states.size(1))
@@ -326,7 +325,7 @@ def stepped(module, sizes, weights, hidden_states, prompt=0):
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.handout("step")
 def test_step_by_step_gives_what_the_whole_gives(submission, draw, batch):
-    """Steps of one position, with the states from step to step, give the whole sequence's result and states."""
+    """Steps of one position, with the states carried along, yield the whole sequence's result and states."""
     weights, hidden_states = weights_for(draw, **SIZES), draw.normal(batch, 8, 20)
     got = submission.run(stepped, SIZES, weights, hidden_states)
     expect(got).close_to(oracle.mamba_and_states, weights, hidden_states)
@@ -336,7 +335,7 @@ def test_step_by_step_gives_what_the_whole_gives(submission, draw, batch):
 @pytest.mark.parametrize("option", ["biases", "ones", "sizes"])
 @pytest.mark.handout("weights")
 def test_every_option_counts(submission, draw, part, option):
-    """Biases, sizes and ranks may be other ones, for whole sequences and step by step."""
+    """Biases, sizes and ranks may differ from the defaults, for whole sequences and step by step."""
     for options in OPTIONS[option]:
         sizes = SIZES | options
         weights, hidden_states = weights_for(draw, **sizes), draw.normal(2, 6, 20)
@@ -351,7 +350,7 @@ def test_every_option_counts(submission, draw, part, option):
 @pytest.mark.points(2)
 @pytest.mark.handout("prompt")
 def test_a_prompt_fills_the_states(submission, draw):
-    """forward with states begins a sequence, whatever they held, and leaves them so that steps can go on from there."""
+    """forward with states starts a new sequence, ignores their contents, and leaves them ready for steps."""
     for prompt in (9, 1, 3):
         weights, hidden_states = weights_for(draw, **SIZES), draw.normal(2, prompt + 6, 20)
         for length in (prompt, prompt + 6):
@@ -360,7 +359,7 @@ def test_a_prompt_fills_the_states(submission, draw):
 
 
 def stepped_in_a_pool(module, sizes, weights, hidden_states, conv_pool, ssm_pool):
-    """Every other place of a pool is this caller's."""
+    """Step with states at every other place of a pool."""
     block = module.Mamba(**sizes)
     block.load_state_dict(weights)
     with torch.no_grad():
@@ -372,7 +371,7 @@ def stepped_in_a_pool(module, sizes, weights, hidden_states, conv_pool, ssm_pool
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_states_are_written_where_they_lie(submission, draw):
-    """The states are updated in place, also where they are slices of larger tensors, and come back as they are then."""
+    """The states are updated in place, even as slices of larger tensors, and the updated states are returned."""
     weights, hidden_states = weights_for(draw, **SIZES), draw.normal(2, 5, 20)
     conv_pool, ssm_pool = torch.zeros(4, 40, 4), torch.zeros(4, 40, 3)
     conv_pool[1::2], ssm_pool[1::2] = draw.normal(2, 40, 4), draw.normal(2, 40, 3)
@@ -391,7 +390,7 @@ def test_states_are_written_where_they_lie(submission, draw):
 
 
 def stepped_in_turns(module, sizes, weights, several):
-    """Several texts, one step of each in turn, each with states of its own."""
+    """Several texts, one step of each in turn, each with its own states."""
     block = module.Mamba(**sizes)
     block.load_state_dict(weights)
     states = [block.allocate_inference_cache(each.size(0), 99) for each in several]
@@ -406,7 +405,7 @@ def stepped_in_turns(module, sizes, weights, several):
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_a_block_remembers_nothing_by_itself(submission, draw):
-    """Several texts may be read in turns: all that is remembered is in the states, and each call allocates new ones."""
+    """Several texts may be read in turns: all memory is in the states, and each call allocates new ones."""
     weights, several = weights_for(draw, **SIZES), [draw.normal(batch, 5, 20) for batch in (2, 2, 1)]
 
     def apart(weights, several):
@@ -424,7 +423,7 @@ def new_states(module, sizes, weights_dtype, batch_size, max_seqlen, dtype):
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_states_begin_as_zeros(submission):
-    """New states are zeros of the right shapes and dtypes, however long the text will be."""
+    """New states are zeros of the right shapes and dtypes, for any max_seqlen."""
     half, single, double = torch.float16, torch.float32, torch.float64
     for dtype, wanted, dtypes in (
         (single, None, (single, single)),
@@ -442,7 +441,7 @@ def test_states_begin_as_zeros(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_a_step_is_one_position(submission, draw):
-    """step with several positions is a ValueError that says how many."""
+    """step with several positions raises a ValueError that says how many."""
     for length in (2, 5):
         states = torch.zeros(1, 40, 4), torch.zeros(1, 40, 3)
         got = submission.make("Mamba", **SIZES).call(draw.normal(1, length, 20), *states, method="step")
@@ -452,7 +451,7 @@ def test_a_step_is_one_position(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_steps_are_as_accurate_in_16_bits(submission, draw):
-    """In 16 bits steps are as accurate as they can be, and the state of the scan is float32."""
+    """In 16 bits, steps are as accurate as the dtype allows, and the state of the scan is float32."""
     for dtype in (torch.float16, torch.bfloat16):
         weights, hidden_states = weights_for(draw, dtype, **SIZES), draw.normal(2, 6, 20, dtype=dtype)
         got = submission.run(stepped, SIZES, weights, hidden_states, 2)
@@ -461,7 +460,7 @@ def test_steps_are_as_accurate_in_16_bits(submission, draw):
 
 
 def grown(module, sizes, weights, hidden_states):
-    """What is added to a state of 256."""
+    """The amount added to a state of 256."""
     block = module.Mamba(**sizes).to(hidden_states.dtype)
     block.load_state_dict(weights)
     conv_state, ssm_state = block.allocate_inference_cache(1, 100)
@@ -475,7 +474,7 @@ def grown(module, sizes, weights, hidden_states):
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_a_long_text_does_not_stall_in_16_bits(submission):
-    """In bfloat16 too a state goes on growing that takes up a little at each of 100 steps."""
+    """Even in bfloat16, a state keeps growing if each of 100 steps adds a little."""
     one, sizes = torch.ones(1, 1), {"d_model": 1, "d_state": 1, "d_conv": 1, "expand": 1, "conv_bias": False}
     weights = {"in_proj.weight": torch.ones(2, 1), "x_proj.weight": torch.ones(3, 1), "dt_proj.weight": 0 * one}
     weights |= {"conv1d.weight": one[None], "A_log": -20 * one, "out_proj.weight": one}  # it forgets nothing
@@ -485,14 +484,14 @@ def test_a_long_text_does_not_stall_in_16_bits(submission):
     right = 100 * math.log(2) / (1 + math.exp(-1)) ** 2
     expect.that(
         0.9 < got / right < 1.1,
-        f"100 equal steps add {got:.4g} to a state of 256, instead of {right:.4g}: in bfloat16, which has 8 "
-        "significant bits, what a step adds is rounded away. The state of the scan has to be float32.",
+        f"100 equal steps add {got:.4g} to a state of 256, instead of {right:.4g}: in bfloat16, with its 8 "
+        "significant bits, a step's contribution is rounded away. The state of the scan must be float32.",
     )
 
 
 @st.composite
 def blocks(draw):
-    """Any legal block, and how its input is cut into prompt and steps."""
+    """Any legal block, and how its input is split into prompt and steps."""
     sizes = {
         "d_model": draw(st.integers(1, 17)),
         "d_state": draw(st.integers(1, 5)),
@@ -517,8 +516,8 @@ def blocks(draw):
 @settings(max_examples=20)
 @given(case=blocks())
 def test_any_legal_block_is_right(submission, draw, case):
-    """Sizes, options, lengths and prompts in any combination."""
-    draw.generator.manual_seed(draw.seed + case["seed"])  # so that an example is the same when it is tried again
+    """Sizes, options, lengths and prompts work in any combination."""
+    draw.generator.manual_seed(draw.seed + case["seed"])  # so that a repeated example is the same
     sizes, width = case["sizes"], case["sizes"]["d_model"]
     weights = weights_for(draw, **sizes)
     hidden_states = draw.normal(*case["shape"], width, scale=case["scale"])
@@ -574,7 +573,7 @@ def shapes_of_model(config):
 
 
 def weights_of_model(draw, config, dtype="float32"):
-    """Weights for the oracle: with tied weights the embeddings are there once."""
+    """Weights for the oracle: tied embeddings occur only once."""
     shapes = shapes_of_model(config)
     if config["tie_word_embeddings"]:
         del shapes["lm_head.weight"]
@@ -611,7 +610,7 @@ def test_the_model_s_state_dict_is_transformers_s(submission):
 @pytest.mark.points(output=2, gradients=2)
 @pytest.mark.handout("model")
 def test_the_model_gives_transformers_logits(submission, draw, part):
-    """With the weights of a MambaForCausalLM it gives that model's logits, and its gradients."""
+    """With the weights of a MambaForCausalLM, it returns that model's logits and gradients."""
     weights, input_ids = weights_of_model(draw, CONFIG), draw.integers(0, 13, 2, 7)
     with part("output"):
         got = submission.run(logits_of, CONFIG, weights, input_ids)
@@ -625,7 +624,7 @@ def test_the_model_gives_transformers_logits(submission, draw, part):
 @pytest.mark.points(2)
 @pytest.mark.handout("model")
 def test_every_field_of_the_configuration_counts(submission, draw):
-    """Biases, sizes, ranks and the head's own weights are as the configuration says."""
+    """Biases, sizes, ranks and untied head weights follow the configuration."""
     for variant in VARIANTS.values():
         config = CONFIG | variant
         weights, input_ids = weights_of_model(draw, config), draw.integers(0, 13, 1, 5)
@@ -644,7 +643,7 @@ def logits_of_new_model(module, config, state, input_ids):
 @pytest.mark.points(1)
 @pytest.mark.handout("model")
 def test_it_takes_a_model_of_transformers_as_it_is(submission, draw):
-    """It is made from a MambaConfig, loads the state dict of a MambaForCausalLM unchanged, and gives its logits."""
+    """Built from a MambaConfig, it loads a MambaForCausalLM's state dict unchanged and returns its logits."""
     from transformers import MambaConfig, MambaForCausalLM
 
     sizes = {"vocab_size": 31, "hidden_size": 40, "state_size": 6, "num_hidden_layers": 2}
@@ -665,7 +664,7 @@ def tied(module, config):
 @pytest.mark.points(1)
 @pytest.mark.handout("model")
 def test_tied_weights_are_one_parameter(submission):
-    """With tie_word_embeddings the head's weights are the embeddings, one parameter; without it they are not."""
+    """With tie_word_embeddings, head and embeddings are one parameter; without it, they are two."""
     for tie in (True, False):
         found = submission.run(tied, CONFIG | {"tie_word_embeddings": tie}).output
         expect.that(
@@ -678,7 +677,7 @@ def test_tied_weights_are_one_parameter(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_logits_are_float32_in_16_bits(submission, draw):
-    """A model of 16 bits gives logits of float32, as accurate as they can be."""
+    """A 16-bit model returns float32 logits, as accurate as its dtype allows."""
     for dtype, in_fp32 in (("float16", True), ("bfloat16", True), ("bfloat16", False)):
         config = CONFIG | {"num_hidden_layers": 2, "residual_in_fp32": in_fp32}
         weights, input_ids = weights_of_model(draw, config, dtype), draw.integers(0, 13, 2, 6)
@@ -689,7 +688,7 @@ def test_logits_are_float32_in_16_bits(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_many_blocks_add_up_in_16_bits(submission):
-    """With residual_in_fp32 what each of 40 blocks adds to a large sum is not rounded away in bfloat16."""
+    """With residual_in_fp32, what each of 40 blocks adds to a large sum is not rounded away in bfloat16."""
     config = CONFIG | {"vocab_size": 2, "hidden_size": 2, "intermediate_size": 4, "state_size": 1}
     config |= {"num_hidden_layers": 40, "residual_in_fp32": True, "tie_word_embeddings": False}
     weights = {name: torch.zeros(*shape) for name, shape in shapes_of_model(config).items()}
@@ -710,8 +709,8 @@ def test_many_blocks_add_up_in_16_bits(submission):
     got = submission.run(logits_of, config, weights, input_ids).output.flatten().tolist()
     expect.that(
         abs(math.log(got[0] / got[1]) / math.log(first / second) - 1) < 0.25,
-        f"40 blocks raise the first of two equal channels by {first / second - 1:.1%}; here it is "
-        f"{got[0] / got[1] - 1:.1%}: in bfloat16 256 + 0.8 is 256 again. The sum has to be kept in float32.",
+        f"40 blocks should raise the first of two equal channels by {first / second - 1:.1%}; here they raise it by "
+        f"{got[0] / got[1] - 1:.1%}: in bfloat16, 256 + 0.8 is 256 again. The sum must be kept in float32.",
     )
 
 
@@ -719,7 +718,7 @@ def test_many_blocks_add_up_in_16_bits(submission):
 
 
 def decoded(module, config, weights, input_ids, prompt=0):
-    """The prompt at once, into states that another text has used, and the rest token by token."""
+    """The prompt at once, into states used by another text, and the rest token by token."""
     model = module.MambaLM(SimpleNamespace(**config))
     model.load_state_dict({"lm_head.weight": weights["backbone.embeddings.weight"]} | weights)
     model.eval()
@@ -738,7 +737,7 @@ def decoded(module, config, weights, input_ids, prompt=0):
 @pytest.mark.points(2)
 @pytest.mark.handout("generating")
 def test_token_by_token_gives_what_one_pass_gives(submission, draw):
-    """Steps of one token give the logits of one pass over all tokens, for one text or for three."""
+    """Steps of one token yield the logits of one pass over all tokens, for one text or three."""
     for batch in (1, 3):
         weights, input_ids = weights_of_model(draw, CONFIG), draw.integers(0, 13, batch, 7)
         got = submission.run(decoded, CONFIG, weights, input_ids)
@@ -748,7 +747,7 @@ def test_token_by_token_gives_what_one_pass_gives(submission, draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("generating")
 def test_a_prompt_is_read_in_one_pass(submission, draw):
-    """A prompt at once, then token by token, gives the logits of one pass: in states that another text has used."""
+    """A prompt at once, then single tokens, yield the logits of one pass, even in states used by another text."""
     for prompt, variant in ((6, {}), (1, {}), (2, VARIANTS["other-sizes"] | VARIANTS["all-biases"])):
         config = CONFIG | variant
         weights, input_ids = weights_of_model(draw, config), draw.integers(0, 13, 2, 9)
@@ -772,7 +771,7 @@ def decoded_in_turns(module, config, weights, several):
 @pytest.mark.points(1)
 @pytest.mark.handout("generating")
 def test_states_belong_to_the_caller(submission, draw):
-    """Several texts may be generated in turns: the states that are given are written to, and nothing else remembers."""
+    """Several texts may be generated in turns: the given states are updated, and nothing else is remembered."""
     weights, several = weights_of_model(draw, CONFIG), [draw.integers(0, 13, batch, 5) for batch in (2, 2, 1)]
 
     def apart(weights, several, config):
@@ -790,7 +789,7 @@ def shapes_of_new_states(module, config, batch_size, max_seqlen, dtype):
 @pytest.mark.points(1)
 @pytest.mark.handout("generating")
 def test_each_block_has_states_of_its_own(submission):
-    """New states are those of each block, by its number, and of the dtype that is asked for."""
+    """New states are separate for each block, by its number, and of the requested dtype."""
     for dtype, name in ((None, "torch.float32"), (torch.float16, "torch.float16")):
         found = submission.run(shapes_of_new_states, CONFIG, 2, 100, dtype).output
         right = [[((2, 16, 4), name), ((2, 16, 3), name)]] * 3
@@ -799,7 +798,7 @@ def test_each_block_has_states_of_its_own(submission):
 
 
 def cost_of_a_step(module, config, input_ids):
-    """Numbers written by the operations of one step after these tokens, and bytes of the states."""
+    """The numbers written by the operations of one step after these tokens, and the bytes of the states."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Ledger(TorchDispatchMode):
@@ -825,11 +824,11 @@ def cost_of_a_step(module, config, input_ids):
 @pytest.mark.points(2)
 @pytest.mark.handout("cost")
 def test_a_step_costs_the_same_after_any_text(submission, draw):
-    """After 500 tokens a step does the work that it does after 5, and the states take as many bytes."""
+    """A step does the same work after 500 tokens as after 5, and the states take as many bytes."""
     short, long = (submission.run(cost_of_a_step, CONFIG, draw.integers(0, 13, 1, n)).output for n in (5, 500))
     expect.that(
         long[0] <= 1.1 * short[0],
-        f"a step writes {short[0]:,} numbers after 5 tokens, {long[0]:,} after 500: it should need the states alone",
+        f"a step writes {short[0]:,} numbers after 5 tokens, {long[0]:,} after 500: it should need only the states",
     )
     expect.that(
         long[1] == short[1],

@@ -1,4 +1,4 @@
-"""Graded tests of week1/moe: the router, the block around it, the loss that keeps it even, and counting parameters."""
+"""Graded tests of week1/moe: the router, the block around it, the balancing loss, and counting parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[2] / "exercises" / "week1" / "configs"
 @pytest.mark.points(1)
 @pytest.mark.handout("example")
 def test_the_worked_example(submission):
-    """The handout's worked example comes out, renormalised and not."""
+    """The handout's worked example is reproduced, with and without renormalising."""
     logits = torch.tensor([[1.0, 3.0, 0.0, 2.0]])
     for renormalize in (False, True):
         expect(submission.call("route_top_k", logits, 2, renormalize)).close_to(oracle.route_top_k)
@@ -33,7 +33,7 @@ def test_the_worked_example(submission):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("routing")
 def test_the_best_experts_come_with_their_probabilities(submission, draw, part):
-    """Without renormalising the weights are the k largest of the softmax over all experts, best first."""
+    """Without renormalising, the weights are the k largest of the softmax over all experts, best first."""
     logits = draw.normal(9, 8)
     with part("output"):
         expect(submission.call("route_top_k", logits, 3, False)).close_to(oracle.route_top_k)
@@ -44,7 +44,7 @@ def test_the_best_experts_come_with_their_probabilities(submission, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("renormalising")
 def test_renormalised_weights_sum_to_one(submission, draw, part):
-    """With renormalize the k weights of a token are divided by their sum, and the gradients follow."""
+    """With renormalize, a token's k weights are divided by their sum, and the gradients are right."""
     logits = draw.normal(9, 8)
     with part("output"):
         expect(submission.call("route_top_k", logits, 3, True)).close_to(oracle.route_top_k)
@@ -55,7 +55,7 @@ def test_renormalised_weights_sum_to_one(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("routing")
 def test_one_expert_or_all_of_them(submission, draw):
-    """k may be 1, which keeps the last dimension, and as large as E."""
+    """k may be 1, which keeps the last dimension, or as large as E."""
     logits = draw.normal(5, 8)
     for k in (1, 8):
         for renormalize in (False, True):
@@ -65,7 +65,7 @@ def test_one_expert_or_all_of_them(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("routing")
 def test_any_number_of_dimensions_may_stand_in_front(submission, draw):
-    """Any number of dimensions may stand before the experts, and they may be empty."""
+    """There may be any number of dimensions before the experts, and they may be empty."""
     for shape in ((), (2, 3), (0,)):
         got = submission.call("route_top_k", draw.normal(*shape, 8), 2, True)
         expect(got).close_to(oracle.route_top_k)
@@ -78,7 +78,7 @@ def weights_alone(module, router_logits, k, renormalize):
 @pytest.mark.points(1)
 @pytest.mark.handout("ties")
 def test_equal_experts_are_taken_once_each(submission, draw):
-    """Among equal experts any may be taken, but k different ones, and with the weights of the best."""
+    """Among equal experts any may be chosen, but k different ones, with the weights of the best."""
     levels = draw.integers(0, 3, 20, 8).float()  # eight experts share three logits
     levels[0] = 0.0
     for renormalize in (False, True):
@@ -90,7 +90,7 @@ def test_equal_experts_are_taken_once_each(submission, draw):
         )
         expect.that(
             torch.equal(logits, levels.topk(3).values),
-            "a token does not get its best experts, or not best first, where several are equal",
+            "if several experts are equal, a token does not get its best ones, or not best first",
         )
         got = submission.run(weights_alone, levels, 3, renormalize)
         expect(got).close_to(oracle.routing_weights)
@@ -99,9 +99,9 @@ def test_equal_experts_are_taken_once_each(submission, draw):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("precision")
 def test_large_logits_do_not_overflow(submission, draw, part):
-    """Logits near ±1000 come out like any other, and so do tokens whose logits spread that far."""
+    """Logits near ±1000 cause no overflow, nor do logits spread that far within one token."""
     logits = draw.normal(9, 8) + torch.tensor([1000.0, -1000.0, 0.0]).repeat(3)[:, None]
-    logits[2::3, 2:] -= 1000  # the experts that are chosen stay close to each other
+    logits[2::3, 2:] -= 1000  # the chosen experts stay close to each other
     for renormalize in (False, True):
         with part("output"):
             expect(submission.call("route_top_k", logits, 2, renormalize)).close_to(oracle.route_top_k)
@@ -114,9 +114,9 @@ def test_large_logits_do_not_overflow(submission, draw, part):
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 @pytest.mark.handout("precision")
 def test_the_choice_is_made_in_float32_at_least(submission, draw, dtype):
-    """Experts that the logits tell apart are told apart in every dtype; weights have the logits' dtype."""
+    """Experts with different logits stay distinct in every dtype; weights have the logits' dtype."""
     steps = torch.stack([draw.permutation(8) for _ in range(12)])
-    close = (0.25 + steps * 2.0**-9).to(getattr(torch, dtype))  # neighbours in bfloat16, equals after its softmax
+    close = (0.25 + steps * 2.0**-9).to(getattr(torch, dtype))  # neighbours in bfloat16, equal after its softmax
     for logits in (close, draw.normal(12, 8, dtype="float64").argsort().to(close)):
         for renormalize in (False, True):
             expect(submission.call("route_top_k", logits, 3, renormalize)).close_to(oracle.route_top_k)
@@ -125,7 +125,7 @@ def test_the_choice_is_made_in_float32_at_least(submission, draw, dtype):
 @pytest.mark.points(1)
 @pytest.mark.handout("routing")
 def test_logits_need_not_be_contiguous(submission, draw):
-    """Logits may lie in memory in any way, and so may the gradient that arrives."""
+    """Logits and the incoming gradient may have any memory layout."""
     for logits in (draw.normal(8, 9).T, draw.normal(4, 16)[:, ::2], draw.normal(1, 8).expand(5, 8)):
         got = submission.call("route_top_k", logits, 3, True, grad=True, cotangent="transposed")
         expect(got).close_to(oracle.route_top_k)
@@ -135,7 +135,7 @@ def test_logits_need_not_be_contiguous(submission, draw):
 @pytest.mark.parametrize("k", [0, 9])
 @pytest.mark.handout("routing")
 def test_a_number_of_experts_that_cannot_be_is_refused(submission, draw, k):
-    """k below 1 or above E is a ValueError."""
+    """k below 1 or above E raises a ValueError."""
     expect(submission.call("route_top_k", draw.normal(5, 8), k, True)).raises(ValueError, mentioning=[k, 8])
 
 
@@ -143,14 +143,14 @@ def test_a_number_of_experts_that_cannot_be_is_refused(submission, draw, k):
 
 
 def small(model_type, num_experts=8, **changes):
-    """The fields of a published config.json, with small numbers."""
+    """The fields of a published config.json, with small values."""
     experts = "num_local_experts" if model_type == "mixtral" else "num_experts"
     config = {"model_type": model_type, "hidden_size": 12, "intermediate_size": 20, "hidden_act": "silu"}
     return config | {experts: num_experts, "num_experts_per_tok": 2, "initializer_range": 0.02} | changes
 
 
 def shapes_of(config):
-    """The state dict that transformers' blocks have."""
+    """The names and shapes in the state dict of transformers' blocks."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     mixtral = config["model_type"] == "mixtral"
     experts = config["num_local_experts" if mixtral else "num_experts"]
@@ -201,7 +201,7 @@ def test_the_state_dict_is_transformers_s(submission):
     for config in (small("mixtral"), small("jamba")):
         state = submission.run(state_dict_of, config).output
         shapes, expected = {name: tuple(tensor.shape) for name, tensor in state.items()}, shapes_of(config)
-        expect.that(shapes == expected, f"the state dict holds {shapes}, transformers' {expected}")
+        expect.that(shapes == expected, f"the state dict has {shapes}, transformers' has {expected}")
 
 
 @pytest.mark.points(1)
@@ -213,8 +213,8 @@ def test_a_new_block_is_normally_distributed(submission):
         mean, spread, noise = tensor.mean().item(), tensor.std().item(), 5 / math.sqrt(tensor.numel())
         expect.that(
             abs(mean) < 0.05 * noise and abs(spread / 0.05 - 1) < noise and tensor.abs().max() > 0.11,
-            f"{name} should be normal with mean 0 and standard deviation 0.05; it has {mean:.4f} and {spread:.4f}, "
-            f"and reaches {tensor.abs().max():.4f}",
+            f"{name} should be normal with mean 0 and standard deviation 0.05; they are {mean:.4f} and {spread:.4f}, "
+            f"and its largest magnitude is {tensor.abs().max():.4f}",
         )
 
 
@@ -222,7 +222,7 @@ def test_a_new_block_is_normally_distributed(submission):
 @pytest.mark.parametrize("model_type", ["mixtral", "jamba"])
 @pytest.mark.handout("block")
 def test_it_computes_what_transformers_block_computes(submission, draw, part, model_type):
-    """With the weights of transformers' block it gives that block's output, and its gradients."""
+    """With the weights of transformers' block, it returns that block's output and gradients."""
     config = small(model_type)
     state, hidden_states = weights_for(draw, config), draw.normal(2, 7, 12)
     with part("output"):
@@ -235,7 +235,7 @@ def test_it_computes_what_transformers_block_computes(submission, draw, part, mo
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.handout("block")
 def test_a_token_may_go_to_one_expert_or_to_all(submission, draw, k):
-    """num_experts_per_tok may be 1 and may be the number of experts."""
+    """num_experts_per_tok may be 1 or the number of experts."""
     for model_type in ("mixtral", "jamba"):
         config = small(model_type, 5, num_experts_per_tok=k)
         state, hidden_states = weights_for(draw, config), draw.normal(3, 4, 12)
@@ -246,7 +246,7 @@ def test_a_token_may_go_to_one_expert_or_to_all(submission, draw, k):
 @pytest.mark.points(1)
 @pytest.mark.handout("empty-experts")
 def test_an_expert_without_tokens_gets_no_gradient(submission, draw):
-    """One token leaves six of eight experts without work: they add nothing and their gradient is 0."""
+    """A single token leaves six of eight experts idle: they add nothing, and their gradient is 0."""
     config = small("jamba")
     state, hidden_states = weights_for(draw, config), draw.normal(1, 1, 12)
     check_output(submission, config, state, hidden_states)
@@ -268,18 +268,18 @@ def test_one_expert_may_get_every_token(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("ties")
 def test_a_tie_is_no_reason_for_more_experts(submission, draw):
-    """Where all experts are equally probable a token still goes to k of them."""
+    """If all experts are equally probable, a token still goes to k of them."""
     for model_type in ("mixtral", "jamba"):
         config = small(model_type)
         state, hidden_states = weights_for(draw, config), draw.normal(2, 5, 12)
-        state = {name: tensor[:1].expand_as(tensor).clone() for name, tensor in state.items()}  # twins, all eight
+        state = {name: tensor[:1].expand_as(tensor).clone() for name, tensor in state.items()}  # eight twins
         check_output(submission, config, state, hidden_states)
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_a_sure_router_does_not_overflow(submission, draw):
-    """Router logits of ±1000 and more give finite outputs and gradients."""
+    """With router logits of ±1000 and more, outputs and gradients are finite."""
     for model_type in ("mixtral", "jamba"):
         config = small(model_type)
         state, hidden_states = weights_for(draw, config), draw.normal(2, 5, 12)
@@ -292,11 +292,11 @@ def test_a_sure_router_does_not_overflow(submission, draw):
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 @pytest.mark.handout("precision")
 def test_it_computes_in_the_dtype_of_its_weights(submission, draw, dtype):
-    """In every dtype it is as accurate as that allows."""
+    """In every dtype, it is as accurate as the dtype allows."""
     for model_type in ("mixtral", "jamba"):
         config = small(model_type)
         state, hidden_states = weights_for(draw, config, dtype), draw.normal(2, 7, 12, dtype=dtype)
-        # Logits half a unit apart, so that no rounding changes who is chosen.
+        # Logits half a unit apart, so that no rounding changes which experts are chosen.
         steps = torch.stack([draw.permutation(8) for _ in range(14)]).view(2, 7, 8)
         hidden_states[..., :8] = (0.5 * steps - 2).to(hidden_states)
         state[next(iter(state))] = torch.eye(8, 12, dtype=hidden_states.dtype)
@@ -306,7 +306,7 @@ def test_it_computes_in_the_dtype_of_its_weights(submission, draw, dtype):
 @pytest.mark.points(1)
 @pytest.mark.handout("block")
 def test_hidden_states_need_not_be_contiguous(submission, draw):
-    """Hidden states may lie in memory in any way, and are left as they were."""
+    """Hidden states may have any memory layout and are not modified."""
     config = small("mixtral")
     state = weights_for(draw, config)
     for hidden_states in (draw.normal(6, 3, 12).transpose(0, 1), draw.normal(2, 3, 24)[..., ::2]):
@@ -317,7 +317,7 @@ def test_hidden_states_need_not_be_contiguous(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("empty-experts")
 def test_there_may_be_no_token_at_all(submission, draw):
-    """An empty batch and empty sequences give empty results."""
+    """For an empty batch and for empty sequences, the result is empty."""
     for model_type in ("mixtral", "jamba"):
         config = small(model_type)
         state = weights_for(draw, config)
@@ -330,7 +330,7 @@ def work_of_block(module, config, state, hidden_states):
     from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import FlopCounterMode
 
-    class NumbersMade(TorchDispatchMode):  # what multiplies without a matrix product makes large tensors
+    class NumbersMade(TorchDispatchMode):  # multiplying without matrix products creates large tensors
         total = 0
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -350,11 +350,11 @@ DENSE = 16 * 64 * 2 * 3 * 12 * 20  # 16 experts for 64 tokens: two operations fo
 
 @pytest.mark.points(2)
 @pytest.mark.at_most(
-    operations=DENSE / 2, because=f"all experts for all tokens take {DENSE:,}, the chosen {DENSE // 16:,}"
+    operations=DENSE / 2, because=f"all experts for all tokens take {DENSE:,}, the chosen ones {DENSE // 16:,}"
 )
 @pytest.mark.handout("sparsity")
 def test_experts_that_are_not_chosen_do_no_work(submission, draw, figures):
-    """The floating-point operations grow with k and not with the number of experts."""
+    """The floating-point operations grow with k, not with the number of experts."""
     config = small("mixtral", 16, num_experts_per_tok=1)
     state, hidden_states = weights_for(draw, config), draw.normal(4, 16, 12)
     figures["operations"] = submission.run(work_of_block, config, state, hidden_states).output
@@ -363,7 +363,7 @@ def test_experts_that_are_not_chosen_do_no_work(submission, draw, figures):
 @pytest.mark.points(1)
 @pytest.mark.handout("block")
 def test_a_block_that_cannot_be_is_refused(submission, draw):
-    """More experts a token than there are, or a model type that is unknown, is a ValueError."""
+    """More experts per token than there are, or an unknown model type, raises a ValueError."""
     for changes, words in (({"num_experts_per_tok": 9}, ["9", "8"]), ({"model_type": "mixtrel"}, ["mixtrel"])):
         config = small("mixtral") | changes
         got = submission.run(block, config, weights_for(draw, small("mixtral")), draw.normal(2, 5, 12))
@@ -392,8 +392,8 @@ def blocks(draw):
 @settings(max_examples=25)
 @given(call=blocks())
 def test_any_legal_block_is_right(submission, draw, call):
-    """Sizes, numbers of experts and of choices in any combination."""
-    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example is the same when it is tried again
+    """Sizes, numbers of experts and of choices work in any combination."""
+    draw.generator.manual_seed(draw.seed + call["seed"])  # so that a repeated example is the same
     config = small(**call["config"])
     state = weights_for(draw, config)
     check_output(submission, config, state, draw.normal(*call["shape"], config["hidden_size"]))
@@ -405,7 +405,7 @@ def test_any_legal_block_is_right(submission, draw, call):
 @pytest.mark.points(1)
 @pytest.mark.handout("loss")
 def test_even_and_uneven_routing(submission):
-    """Perfectly even routing gives top_k, a router that always takes the same experts gives more."""
+    """The loss is top_k for perfectly even routing, and more if the same experts are always chosen."""
     logits = torch.tensor([4.0, 3.0, 0.0, -1.0, -2.0, -3.0])
     even, uneven = torch.stack([logits.roll(expert) for expert in range(6)]), logits.expand(6, 6)
     for each in (even, uneven):
@@ -415,7 +415,7 @@ def test_even_and_uneven_routing(submission):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("loss")
 def test_the_loss_of_one_layer(submission, draw, part):
-    """E Σ f P for the tokens of one layer; the gradient goes through P alone."""
+    """The loss is E Σ f P over the tokens of one layer; the gradient flows through P alone."""
     logits = (draw.normal(20, 8),)
     with part("output"):
         expect(submission.call("load_balancing_loss", logits, 8)).close_to(oracle.load_balancing_loss)
@@ -426,7 +426,7 @@ def test_the_loss_of_one_layer(submission, draw, part):
 @pytest.mark.points(2)
 @pytest.mark.handout("loss")
 def test_the_tokens_of_all_layers_are_counted_together(submission, draw):
-    """f and P are taken over all layers at once, not layer by layer."""
+    """f and P are taken over all layers together, not layer by layer."""
     logits = tuple(draw.normal(20, 8) + 3 * draw.normal(8) for _ in range(3))
     got = submission.call("load_balancing_loss", logits, 8, 2, grad=True)
     expect(got).close_to(oracle.load_balancing_loss)
@@ -435,11 +435,11 @@ def test_the_tokens_of_all_layers_are_counted_together(submission, draw):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("loss")
 def test_padding_does_not_count(submission, draw, part):
-    """With an attention mask padded tokens count neither in f nor in P."""
+    """With an attention mask, padding counts neither in f nor in P."""
     logits = tuple(draw.normal(3, 7, 8) for _ in range(2))
     mask = (torch.arange(7) < torch.tensor([[7], [4], [1]])).long()
     for each in logits:
-        each[mask == 0, 5] += 9.0  # what padding would choose
+        each[mask == 0, 5] += 9.0  # the expert that padding would choose
     logits = tuple(each.flatten(0, 1) for each in logits)
     with part("output"):
         got = submission.call("load_balancing_loss", logits, 8, 2, mask)
@@ -452,7 +452,7 @@ def test_padding_does_not_count(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("loss")
 def test_the_loss_for_other_numbers_of_choices(submission, draw):
-    """top_k may be 1 and may be E; more than E is a ValueError."""
+    """top_k may be 1 or E; more than E raises a ValueError."""
     logits = (draw.normal(20, 8), draw.normal(20, 8))
     for k in (1, 8):
         got = submission.call("load_balancing_loss", logits, 8, top_k=k, grad=True)
@@ -463,7 +463,7 @@ def test_the_loss_for_other_numbers_of_choices(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_the_loss_is_computed_in_float32_at_least(submission, draw):
-    """Large logits do not overflow; float64 is kept, and half precision is raised to float32."""
+    """Large logits do not overflow; float64 is kept, and half precision is converted to float32."""
     large = (draw.normal(20, 8) + torch.tensor([1000.0, -1000.0]).repeat(10)[:, None],)
     expect(submission.call("load_balancing_loss", large, 8, grad=True)).close_to(oracle.load_balancing_loss)
     exact = (draw.normal(20, 8, dtype="float64"),)
@@ -486,7 +486,7 @@ def counts(module, config):
 )
 @pytest.mark.handout("counting")
 def test_the_published_models_have_their_published_sizes(submission, part, name, total, active):
-    """The published configurations give the published numbers of parameters, in billions."""
+    """The published configurations yield the published numbers of parameters, in billions."""
     config = json.loads((CONFIGS / f"{name}.json").read_text("utf-8"))
     got = submission.run(counts, config).output
     for what, wanted, count in zip(("total", "active"), (total, active), got, strict=True):
@@ -504,7 +504,7 @@ MIXTRAL = small("mixtral", 5, num_experts_per_tok=3, hidden_size=24) | {
 }
 JAMBA = small("jamba", 5, num_experts_per_tok=3, hidden_size=24) | {
     "vocab_size": 101,
-    "num_hidden_layers": 10,  # the layers of each kind are fewer or more where an offset is wrong
+    "num_hidden_layers": 10,  # so that a wrong offset changes the number of layers of each kind
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "tie_word_embeddings": False,
@@ -524,7 +524,7 @@ JAMBA = small("jamba", 5, num_experts_per_tok=3, hidden_size=24) | {
 @pytest.mark.points(2)
 @pytest.mark.handout("counting")
 def test_mixtral_is_counted_to_the_last_parameter(submission):
-    """Any Mixtral configuration gives the number of parameters of the model that transformers makes of it."""
+    """For any Mixtral configuration, the counts are those of the model that transformers builds."""
     for changes in ({}, {"tie_word_embeddings": True}, {"num_key_value_heads": 4, "num_experts_per_tok": 5}):
         config = MIXTRAL | changes
         expect(submission.run(counts, config)).equal_to(oracle.parameter_counts(config))
@@ -533,7 +533,7 @@ def test_mixtral_is_counted_to_the_last_parameter(submission):
 @pytest.mark.points(3)
 @pytest.mark.handout("counting")
 def test_jamba_is_counted_to_the_last_parameter(submission):
-    """Any Jamba configuration gives the number of parameters of the model that transformers makes of it."""
+    """For any Jamba configuration, the counts are those of the model that transformers builds."""
     biases = {"mamba_conv_bias": False, "mamba_proj_bias": True, "tie_word_embeddings": True}
     schedule = {"attn_layer_offset": 2, "expert_layer_offset": 3, "num_hidden_layers": 7}
     for changes in ({}, biases, schedule, {"num_key_value_heads": 4, "num_experts_per_tok": 1}):

@@ -1,4 +1,4 @@
-"""Graded tests of week1/rwkv: the average that replaces attention, in both of its forms, then the modules around it."""
+"""Graded tests of week1/rwkv: the average that replaces attention, in both forms, then the modules around it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drawn(draw, batch, length, channels, dtype="float32", scale=1.0):
 @pytest.mark.points(1)
 @pytest.mark.handout("example")
 def test_the_worked_example(submission):
-    """The handout's worked example comes out."""
+    """The handout's worked example is reproduced."""
     time_decay, time_first = torch.tensor([math.log(math.log(2))]), torch.zeros(1)  # w = ln 2, u = 0
     key, value = torch.zeros(1, 3, 1), torch.tensor([[[8.0], [2.0], [4.0]]])
     expect(submission.call("wkv", time_decay, time_first, key, value)).close_to(oracle.wkv)
@@ -36,7 +36,7 @@ def test_the_worked_example(submission):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("wkv")
 def test_wkv_is_a_decaying_average_with_a_bonus(submission, draw, part):
-    """Older tokens count less, the present one has a bonus; the gradients follow."""
+    """Older tokens count less, the current one has a bonus; the gradients are right."""
     arguments = drawn(draw, 2, 7, 5)
     with part("output"):
         expect(submission.call("wkv", *arguments)).close_to(oracle.wkv)
@@ -47,7 +47,7 @@ def test_wkv_is_a_decaying_average_with_a_bonus(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("wkv")
 def test_a_single_token_is_its_own_value(submission, draw):
-    """With nothing before it a token's average is its value, whatever decay, bonus and key are."""
+    """A first token's average is its value, for any decay, bonus and key."""
     time_decay, time_first, key, value = drawn(draw, 3, 1, 5, scale=30.0)
     expect(submission.call("wkv", time_decay, 30 * time_first, key, value)).close_to(oracle.wkv)
 
@@ -56,7 +56,7 @@ def test_a_single_token_is_its_own_value(submission, draw):
 @pytest.mark.parametrize("extreme", [-20.0, 6.0])
 @pytest.mark.handout("stability")
 def test_channels_may_remember_everything_or_nothing(submission, draw, extreme):
-    """Decays of nearly 0 keep every token, large ones forget at once."""
+    """Decays near 0 keep every token; large ones forget at once."""
     time_decay, time_first, key, value = drawn(draw, 2, 12, 6)
     time_decay[:4] = extreme
     expect(submission.call("wkv", time_decay, time_first, key, value, grad=True)).close_to(oracle.wkv)
@@ -65,7 +65,7 @@ def test_channels_may_remember_everything_or_nothing(submission, draw, extreme):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("stability")
 def test_keys_of_100_do_not_overflow(submission, draw, part):
-    """Keys near 100 and near -100 come out like any other, and so do texts in which both occur."""
+    """Keys near 100 and near -100 work like any others, even in the same text."""
     time_decay, time_first, key, value = drawn(draw, 3, 9, 6)
     key[..., 0] += 100
     key[..., 1] -= 100
@@ -81,7 +81,7 @@ def test_keys_of_100_do_not_overflow(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("stability")
 def test_large_bonuses_do_not_overflow(submission, draw):
-    """A bonus of 100 leaves the present token alone, one of -100 hides it."""
+    """A bonus of 100 leaves only the current token; one of -100 hides it."""
     time_decay, time_first, key, value = drawn(draw, 2, 7, 6)
     time_first += torch.tensor([100.0, -100.0]).repeat(3)
     expect(submission.call("wkv", time_decay, time_first, key, value, grad=True)).close_to(oracle.wkv)
@@ -100,7 +100,7 @@ def test_every_dtype_is_as_accurate_as_it_can_be(submission, draw, dtype):
 @pytest.mark.points(2)
 @pytest.mark.handout("precision")
 def test_long_texts_do_not_stall_in_half_precision(submission, draw):
-    """The state is kept in float32: in bfloat16 a sum of 256 ones stays 256 for ever."""
+    """The state is kept in float32: in bfloat16, a sum of ones stops growing at 256."""
     key = torch.zeros(1, 600, 2, dtype=torch.bfloat16)
     value = torch.where(torch.arange(600) < 300, 1.0, -1.0).bfloat16().reshape(1, -1, 1).expand(1, 600, 2)
     decay = torch.full((2,), -12.0, dtype=torch.bfloat16)
@@ -110,7 +110,7 @@ def test_long_texts_do_not_stall_in_half_precision(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("wkv")
 def test_inputs_need_not_be_contiguous(submission, draw):
-    """Inputs may lie in memory in any way, and so may the gradient that arrives."""
+    """Inputs and the incoming gradient may have any memory layout."""
     time_decay, time_first = draw.normal(10)[::2], draw.normal(5)
     key, value = draw.normal(7, 2, 5).transpose(0, 1), draw.normal(2, 7, 1).expand(2, 7, 5)
     for name, reference in (("wkv", oracle.wkv), ("wkv_parallel", oracle.wkv_parallel)):
@@ -130,7 +130,7 @@ def wkv_and_sums(module, time_decay, time_first, key, value, state=None):
 @pytest.mark.points(1)
 @pytest.mark.handout("state")
 def test_the_state_holds_the_sums_after_the_last_token(submission, draw):
-    """With return_state come numerator, denominator and maximum: the average so far, and how much weight it has."""
+    """return_state adds numerator, denominator and maximum: the average so far and its weight."""
     arguments = drawn(draw, 2, 7, 5, scale=20.0)
     expect(submission.run(wkv_and_sums, *arguments)).close_to(oracle.wkv_and_sums)
     state = submission.call("wkv", *arguments, return_state=True).output[1]
@@ -144,7 +144,7 @@ def test_the_state_holds_the_sums_after_the_last_token(submission, draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("state")
 def test_a_state_is_what_came_before(submission, draw):
-    """With a state the text goes on: the past is in the averages, and decays on. The state is left as it was."""
+    """With a state the text continues: the past counts and keeps decaying. The state itself is not modified."""
     arguments = drawn(draw, 2, 7, 5)
     for maximum in (0.0, 60.0, -60.0):
         state = [draw.normal(2, 5), draw.uniform(2, 5, low=0.5, high=2.0), draw.normal(2, 5) + maximum]
@@ -154,7 +154,7 @@ def test_a_state_is_what_came_before(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("state")
 def test_an_empty_state_is_no_past(submission, draw):
-    """Zeros with a maximum of -1e38 mean that nothing came before."""
+    """Zeros with a maximum of -1e38 mean that there is no past."""
     arguments = drawn(draw, 2, 7, 5, scale=20.0)
     state = [torch.zeros(2, 5), torch.zeros(2, 5), torch.full((2, 5), -1e38)]
     expect(submission.run(wkv_and_sums, *arguments, state)).close_to(oracle.wkv_and_sums)
@@ -187,7 +187,7 @@ def gradients_of_wkv(above, time_decay, time_first, key, value):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("state")
 def test_a_text_may_come_in_pieces(submission, draw, part):
-    """Pieces, each with the state of the one before, give what the whole text gives, and gradients flow through it."""
+    """Pieces, each with the previous state, yield the same as the whole text, and gradients flow through the state."""
     arguments = drawn(draw, 3, 9, 5, scale=5.0)
     with part("output"):
         for lengths in ([4, 5], [1, 7, 1], [1] * 9):
@@ -215,8 +215,8 @@ def calls(draw):
 @settings(max_examples=20)
 @given(call=calls())
 def test_any_legal_call_is_right(submission, draw, call):
-    """Sizes, scales and dtypes in any combination, in both forms."""
-    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example is the same when it is tried again
+    """Sizes, scales and dtypes work in any combination, in both forms."""
+    draw.generator.manual_seed(draw.seed + call["seed"])  # so that a repeated example is the same
     arguments = drawn(draw, *call["sizes"], call["dtype"], call["scale"])
     expect(submission.call("wkv", *arguments)).close_to(oracle.wkv)
     expect(submission.call("wkv_parallel", *arguments)).close_to(oracle.wkv_parallel)
@@ -228,7 +228,7 @@ def test_any_legal_call_is_right(submission, draw, call):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("parallel")
 def test_the_parallel_form_gives_the_same(submission, draw, part):
-    """The attention-like form gives the same averages, and the same gradients."""
+    """The attention-like form returns the same averages and gradients."""
     arguments = drawn(draw, 2, 7, 5)
     with part("output"):
         expect(submission.call("wkv_parallel", *arguments)).close_to(oracle.wkv_parallel)
@@ -239,7 +239,7 @@ def test_the_parallel_form_gives_the_same(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("stability")
 def test_the_parallel_form_does_not_overflow(submission, draw):
-    """Keys of ±100 and decays that forget at once come out like any other."""
+    """Keys of ±100 and decays that forget at once work like any others."""
     time_decay, time_first, key, value = drawn(draw, 2, 40, 6)
     key += 100.0 * draw.integers(-1, 2, 1, 40, 6)
     time_decay[:2], time_decay[2:4] = 5.0, -20.0
@@ -268,8 +268,8 @@ def test_the_parallel_form_does_not_go_from_token_to_token(submission, draw):
     short, long = (submission.run(operations, *drawn(draw, 1, length, 2)).output for length in (8, 128))
     expect.that(
         long <= 3 * short,
-        f"8 tokens take {short} operations on tensors, 128 tokens {long}: a loop over the tokens is what the parallel "
-        "form is there to avoid",
+        f"8 tokens take {short} tensor operations, 128 tokens {long}: the parallel form should avoid a loop over "
+        "the tokens",
     )
 
 
@@ -288,7 +288,7 @@ MODULES = {"TimeMix": oracle.time_mix, "ChannelMix": oracle.channel_mix}
 
 
 def shapes_of(name, config):
-    """The state dicts of transformers' modules."""
+    """The names and shapes in the state dicts of transformers' modules."""
     hidden, channels, inner = config["hidden_size"], config["attention_hidden_size"], config["intermediate_size"]
     if name == "TimeMix":
         mixes = {f"time_mix_{each}": (1, 1, hidden) for each in ("key", "value", "receptance")}
@@ -326,7 +326,7 @@ def check_state_dict(submission, name, config):
     wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
     expect.that(
         not wrong,
-        f"the state dict of {name} is not transformers': "
+        f"the state dict of {name} differs from transformers': "
         + ", ".join(f"{key} is {found.get(key)}, not {expected.get(key)}" for key in wrong[:6]),
     )
 
@@ -359,7 +359,7 @@ def test_the_state_dicts_are_transformers_s(submission):
 @pytest.mark.parametrize("name", ["TimeMix", "ChannelMix"])
 @pytest.mark.handout("time-mixing")
 def test_a_module_computes_what_transformers_module_computes(submission, draw, part, name):
-    """With the weights of transformers' module it gives that module's output, and its gradients."""
+    """With the weights of transformers' module, it returns that module's output and gradients."""
     weights, hidden = weights_for(draw, name, CONFIG), draw.normal(2, 7, 8)
 
     def module(weights, hidden):
@@ -415,7 +415,7 @@ def empty_state(batch, config):
 @pytest.mark.parametrize("name", ["TimeMix", "ChannelMix"])
 @pytest.mark.handout("token-shift")
 def test_pieces_give_what_the_whole_gives(submission, draw, name):
-    """In pieces and token by token, with the state from call to call, it gives what the whole text gives."""
+    """In pieces or token by token, with the state carried along, it returns the same as for the whole text."""
     weights, hidden = weights_for(draw, name, CONFIG), draw.normal(3, 7, 8)
     for lengths in ([3, 4], [1, 5, 1], [1] * 7):
         state = empty_state(3, CONFIG)
@@ -427,7 +427,7 @@ def test_pieces_give_what_the_whole_gives(submission, draw, name):
 @pytest.mark.parametrize("name", ["TimeMix", "ChannelMix"])
 @pytest.mark.handout("token-shift")
 def test_a_module_keeps_to_its_part_of_the_state(submission, draw, name):
-    """The last token is stored as it came, in the slice of the module's own layer; other slices stay as they were."""
+    """The last token is stored unchanged in the slice of the module's own layer; other slices are not modified."""
     config = CONFIG | {"attention_hidden_size": 12}
     weights, hidden = weights_for(draw, name, config), draw.normal(2, 5, 8)
     state = [draw.normal(*each.shape) for each in empty_state(2, config)]
@@ -438,10 +438,10 @@ def test_a_module_keeps_to_its_part_of_the_state(submission, draw, name):
         same = now == before
         expect.that(same[..., :2].all(), f"the slices of other layers in state[{number}] were changed")
         if number not in mine:
-            expect.that(same.all(), f"state[{number}] was changed, which is not {name}'s")
+            expect.that(same.all(), f"state[{number}] was changed, but it does not belong to {name}")
     expect.that(
         torch.equal(after[mine[0]][..., 2], hidden[:, -1]),
-        f"state[{mine[0]}][..., 2] should be the last token as it came, hidden[:, -1]",
+        f"state[{mine[0]}][..., 2] should be the last token unchanged, hidden[:, -1]",
     )
 
 
@@ -484,7 +484,7 @@ def test_the_model_s_state_dict_is_transformers_s(submission):
 @pytest.mark.points(output=3, gradients=2)
 @pytest.mark.handout("model")
 def test_the_model_gives_transformers_logits(submission, draw, part):
-    """With the weights of an RwkvForCausalLM it gives that model's logits, and its gradients."""
+    """With the weights of an RwkvForCausalLM, it returns that model's logits and gradients."""
     weights, input_ids = weights_for(draw, "RwkvLM", CONFIG), draw.integers(0, 13, 2, 7)
     with part("output"):
         got = submission.run(logits_of, CONFIG, weights, input_ids)
@@ -499,7 +499,7 @@ def test_the_model_gives_transformers_logits(submission, draw, part):
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.handout("generating")
 def test_token_by_token_gives_what_one_pass_gives(submission, draw, batch):
-    """T steps of one token, the state carried along, give the logits of one pass over T tokens."""
+    """T steps of one token, with the state carried along, yield the logits of one pass over T tokens."""
     weights, input_ids = weights_for(draw, "RwkvLM", CONFIG), draw.integers(0, 13, batch, 6)
     got = submission.run(logits_in_pieces, CONFIG, weights, input_ids, [1] * 6)
     expect(got).close_to(oracle.language_model, weights, input_ids, CONFIG)
@@ -508,7 +508,7 @@ def test_token_by_token_gives_what_one_pass_gives(submission, draw, batch):
 @pytest.mark.points(1)
 @pytest.mark.handout("generating")
 def test_a_prompt_may_come_in_pieces(submission, draw):
-    """Pieces of any length give the logits of one pass, also where attention_hidden_size is not hidden_size."""
+    """Pieces of any length yield the logits of one pass, even if attention_hidden_size differs from hidden_size."""
     for config in (CONFIG, CONFIG | {"attention_hidden_size": 12}):
         weights, input_ids = weights_for(draw, "RwkvLM", config), draw.integers(0, 13, 3, 9)
         got = submission.run(logits_in_pieces, config, weights, input_ids, [4, 1, 1, 3])
@@ -532,7 +532,7 @@ def shapes_of_state(module, config, input_ids):
 @pytest.mark.points(1)
 @pytest.mark.handout("generating")
 def test_a_state_comes_back_when_it_is_asked_for(submission, draw):
-    """Logits alone without use_cache, also where a state is given; with it also the five tensors of the state."""
+    """Only use_cache adds the five tensors of the state to the logits; passing a state does not."""
     config = CONFIG | {"attention_hidden_size": 12}
     weights, input_ids = weights_for(draw, "RwkvLM", config), draw.integers(0, 13, 2, 5)
 
@@ -550,7 +550,7 @@ def test_a_state_comes_back_when_it_is_asked_for(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("generating")
 def test_it_goes_on_from_transformers_state(submission, draw):
-    """The state of an RwkvForCausalLM after one text lets the submission go on with it."""
+    """The submission can continue from the state of an RwkvForCausalLM."""
     from transformers import RwkvConfig, RwkvForCausalLM
 
     weights, input_ids = weights_for(draw, "RwkvLM", CONFIG), draw.integers(0, 13, 3, 9)

@@ -1,4 +1,4 @@
-"""Graded tests of week1/selective_scan: the scan step by step and by chunks, one step of it, and the convolution."""
+"""Graded tests of week1/selective_scan: the scan, step by step and in chunks, a single step, the convolution."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def check_gradients(submission, name, arguments, **options):
     expect(got).close_to(oracle.selective_scan)
 
 
-IN_FLOAT32 = 32 * 2.0**29  # the factor of the closeness rule for float64 that may be computed in float32
+IN_FLOAT32 = 32 * 2.0**29  # the factor of the closeness rule for float64 results that may be computed in float32
 
 
 def sliced(tensor):
-    """The same numbers, every other one of a larger memory."""
+    """The same numbers, at every other place of a larger memory."""
     return torch.stack([tensor, tensor], dim=-1)[..., 0]
 
 
 def transposed(tensor):
-    """The same numbers, the first dimension running fastest."""
+    """The same numbers, with the first dimension varying fastest in memory."""
     return tensor.permute(*reversed(range(tensor.dim()))).contiguous().permute(*reversed(range(tensor.dim())))
 
 
@@ -61,7 +61,7 @@ both = pytest.mark.parametrize("name", ["selective_scan", "selective_scan_chunke
 @pytest.mark.points(1)
 @pytest.mark.handout("example")
 def test_the_worked_example(submission):
-    """The handout's worked example comes out."""
+    """The handout's worked example is reproduced."""
     row = lambda *numbers: torch.tensor([[numbers]])  # noqa: E731
     half = math.log(2.0)
     arguments = {"u": row(1.0, 5.0, 2.0), "delta": row(half, 0.0, half), "A": torch.tensor([[-1.0]])}
@@ -73,7 +73,7 @@ def test_the_worked_example(submission):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("recurrence")
 def test_constant_matrices(submission, draw, part):
-    """With B and C the same at all positions, (d, n), it is the state space model that came before Mamba."""
+    """With B and C the same at all positions, (d, n), it is the state space model that preceded Mamba."""
     arguments = drawn(draw, B="constant", C="constant", without=("D", "z", "delta_bias"))
     arguments["delta"] = arguments["delta"].abs()
     with part("output"):
@@ -85,7 +85,7 @@ def test_constant_matrices(submission, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("selective")
 def test_matrices_of_each_position(submission, draw, part):
-    """B and C of shape (b, n, l) are each position's own, and every channel's."""
+    """B and C of shape (b, n, l) differ by position and are shared by all channels."""
     arguments = drawn(draw, without=("D", "z", "delta_bias"))
     arguments["delta"] = arguments["delta"].abs()
     with part("output"):
@@ -97,7 +97,7 @@ def test_matrices_of_each_position(submission, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("groups")
 def test_neighbouring_channels_share_a_group(submission, draw, part):
-    """B and C of shape (b, g, n, l) hold one matrix for each group of neighbouring channels."""
+    """B and C of shape (b, g, n, l) have one matrix for each group of neighbouring channels."""
     arguments = drawn(draw, channels=6, B=2, C=2)
     with part("output"):
         check_output(submission, "selective_scan", arguments)
@@ -108,7 +108,7 @@ def test_neighbouring_channels_share_a_group(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("groups")
 def test_B_and_C_may_differ_in_form(submission, draw):
-    """B may have one form and C another, groups of another number included."""
+    """B and C may have different forms, including different numbers of groups."""
     for B, C in ((1, 6), (2, 3), (3, "token"), ("constant", 2), ("token", "constant")):
         check_gradients(submission, "selective_scan", drawn(draw, channels=6, B=B, C=C))
 
@@ -117,7 +117,7 @@ def test_B_and_C_may_differ_in_form(submission, draw):
 @both
 @pytest.mark.handout("groups")
 def test_a_B_or_C_that_does_not_fit_is_refused(submission, draw, name):
-    """A B or C of a wrong shape, and groups that do not divide the channels, are a ValueError that names it."""
+    """A B or C of the wrong shape, or with groups that don't divide the channels, raises a ValueError naming it."""
     for matrix in ("B", "C"):
         arguments = drawn(draw, channels=6, length=9)
         for shape in ((2, 4, 3, 9), (2, 1, 9), (2, 3, 8), (6, 1)):
@@ -143,7 +143,7 @@ def test_the_bias_is_added_before_the_softplus(submission, draw, part):
 @both
 @pytest.mark.handout("step-size")
 def test_the_softplus_does_not_overflow(submission, draw, name):
-    """delta may be 200 as well as -200: log(1 + exp(delta)) is about delta, or about 0."""
+    """delta may be 200 or -200: log(1 + exp(delta)) is then about delta, or about 0."""
     arguments = drawn(draw, without=("delta_bias",))
     arguments["delta"][..., ::3], arguments["delta"][..., 1::3] = 200.0, -200.0
     check_output(submission, name, arguments, delta_softplus=True)
@@ -153,14 +153,14 @@ def test_the_softplus_does_not_overflow(submission, draw, name):
 @pytest.mark.points(1)
 @pytest.mark.handout("step-size")
 def test_without_softplus_steps_may_be_negative(submission, draw):
-    """Without delta_softplus Δ is delta + delta_bias, negative steps included."""
+    """Without delta_softplus, Δ is delta + delta_bias, including negative steps."""
     check_gradients(submission, "selective_scan", drawn(draw, without=("D", "z")))
 
 
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("gate")
 def test_the_skip_is_added_before_the_gate(submission, draw, part):
-    """out = (y + D u) silu(z)."""
+    """out = (y + D u) silu(z): the skip comes before the gate."""
     arguments = drawn(draw)
     with part("output"):
         check_output(submission, "selective_scan", arguments, delta_softplus=True)
@@ -172,7 +172,7 @@ def test_the_skip_is_added_before_the_gate(submission, draw, part):
 @both
 @pytest.mark.handout("gate")
 def test_each_of_D_z_and_delta_bias_may_be_absent(submission, draw, name):
-    """What is not given, or given as None, is left out."""
+    """D, z and delta_bias are each left out if missing or None."""
     for without in (("D",), ("z",), ("delta_bias",), ("D", "z"), ("D", "z", "delta_bias")):
         arguments = drawn(draw, without=without)
         check_gradients(submission, name, arguments, delta_softplus=True)
@@ -186,7 +186,7 @@ def test_each_of_D_z_and_delta_bias_may_be_absent(submission, draw, name):
 @both
 @pytest.mark.handout("last-state")
 def test_the_last_state_is_returned_when_asked_for(submission, draw, name):
-    """With return_last_state the state after the last position comes back too, and gradients flow from both."""
+    """With return_last_state, the state after the last position is returned too; gradients flow from both."""
     arguments = drawn(draw, length=10, B=2)
     options = {"delta_softplus": True, "return_last_state": True}
     options |= {"chunk_size": 4} if name == "selective_scan_chunked" else {}
@@ -200,7 +200,7 @@ def test_the_last_state_is_returned_when_asked_for(submission, draw, name):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("chunks")
 def test_chunks_change_nothing(submission, draw, part):
-    """selective_scan_chunked gives what selective_scan gives."""
+    """selective_scan_chunked returns the same as selective_scan."""
     arguments = drawn(draw, length=20)
     with part("output"):
         check_output(submission, "selective_scan_chunked", arguments, delta_softplus=True, chunk_size=5)
@@ -211,7 +211,7 @@ def test_chunks_change_nothing(submission, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("chunks")
 def test_chunks_change_nothing_for_other_forms_of_B_and_C(submission, draw, part):
-    """So it does where B and C are constant or in groups, and where Δ is negative."""
+    """It also does so if B and C are constant or in groups, and if Δ is negative."""
     for B, C in (("constant", "constant"), (2, 2), (2, 3), (3, "token"), ("constant", 2), ("token", "constant")):
         arguments = drawn(draw, channels=6, length=8, B=B, C=C)
         with part("output"):
@@ -231,7 +231,7 @@ SIZES = {
 @pytest.mark.parametrize("sizes", ["short", "about a chunk", "many chunks"])
 @pytest.mark.handout("chunks")
 def test_any_length_goes_with_any_chunk_size(submission, draw, sizes):
-    """The last chunk may be shorter than the others, and the only one."""
+    """The last chunk may be shorter than the others, or the only one."""
     for length, chunk_size in SIZES[sizes]:
         arguments = drawn(draw, 1, 3, length, 2)
         arguments["A"] = arguments["A"] / 8
@@ -244,7 +244,7 @@ def test_any_length_goes_with_any_chunk_size(submission, draw, sizes):
 @pytest.mark.points(1)
 @pytest.mark.handout("chunks")
 def test_a_chunk_holds_at_least_one_position(submission, draw):
-    """A chunk_size below 1 is a ValueError."""
+    """A chunk_size below 1 raises a ValueError."""
     for chunk_size in (0, -3):
         got = submission.call("selective_scan_chunked", **drawn(draw), chunk_size=chunk_size)
         expect(got).raises(ValueError, mentioning=[chunk_size])
@@ -253,7 +253,7 @@ def test_a_chunk_holds_at_least_one_position(submission, draw):
 @pytest.mark.points(memory=1, kept=1)
 @pytest.mark.handout("memory")
 def test_chunks_need_little_memory(submission, draw, part):
-    """No tensor has half of b·d·l·n numbers, and what is kept for the backward pass together has fewer than that."""
+    """No tensor has half of b·d·l·n numbers, and all kept for the backward pass together have fewer than b·d·l·n."""
     arguments = drawn(draw, 1, 32, 2048, 32)
     got = submission.call(
         "selective_scan_chunked", **arguments, delta_softplus=True, chunk_size=64, grad=True, count=True
@@ -269,7 +269,7 @@ def test_chunks_need_little_memory(submission, draw, part):
 @pytest.mark.points(forward=1, backward=1)
 @pytest.mark.handout("parallel")
 def test_chunks_need_few_operations(submission, draw, part):
-    """8192 positions in chunks of 256 take fewer than 8192 operations, 16384 with the backward pass."""
+    """8192 positions in chunks of 256 take fewer than 8192 operations, or 16384 with the backward pass."""
     arguments = drawn(draw, 1, 2, 8192, 2)
     options = {"delta_softplus": True, "chunk_size": 256, "count": True}
     with part("forward"):
@@ -284,7 +284,7 @@ def test_chunks_need_few_operations(submission, draw, part):
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "both"])
 @pytest.mark.handout("parallel")
 def test_chunks_are_faster_than_steps(speed, backward):
-    """The scan by chunks takes a fraction of the time that the solution's takes step by step."""
+    """The chunked scan takes a fraction of the time of the solution's step-by-step scan."""
 
     def ask(submission, draw):
         arguments = drawn(draw, 1, 16, 2048, 8)
@@ -300,7 +300,7 @@ def test_chunks_are_faster_than_steps(speed, backward):
 @both
 @pytest.mark.handout("overflow")
 def test_states_may_be_forgotten_at_once(submission, draw, name):
-    """Δ A may be anything from nearly 0 to -10⁴ and below: what is forgotten is 0, and nothing becomes inf or NaN."""
+    """Δ A may be anything from nearly 0 to -10⁴ and below: forgotten states are 0, and nothing becomes inf or NaN."""
     arguments = drawn(draw, length=70, channels=3)
     arguments["A"] = -torch.tensor([[1e-3, 1.0, 1e4], [30.0, 100.0, 300.0], [1e4, 1e-2, 3.0]])
     check_output(submission, name, arguments, delta_softplus=True)
@@ -311,7 +311,7 @@ def test_states_may_be_forgotten_at_once(submission, draw, name):
 @both
 @pytest.mark.handout("overflow")
 def test_states_may_be_kept_for_long(submission, draw, name):
-    """With Δ A near 0 the last position still hears the first one."""
+    """With Δ A near 0, the last position still depends on the first."""
     arguments = drawn(draw, 1, 3, 200, 2, without=("z",))
     arguments["A"], arguments["u"] = arguments["A"] / 1000, arguments["u"].abs()
     check_output(submission, name, arguments, delta_softplus=True)
@@ -323,7 +323,7 @@ def test_states_may_be_kept_for_long(submission, draw, name):
 @both
 @pytest.mark.handout("precision")
 def test_the_output_has_the_dtype_of_u(submission, draw, name):
-    """Every dtype goes in and comes out; the state is float32 for half precision."""
+    """The output has u's dtype; the state is float32 for half precision."""
     for dtype in ("float16", "bfloat16"):
         arguments = drawn(draw, dtype=dtype) | {"delta_softplus": True, "return_last_state": True}
         got = submission.call(name, **arguments, grad=True)
@@ -350,7 +350,7 @@ def in_half_precision_and_in_float32(module, name, arguments, above):
 @both
 @pytest.mark.handout("precision")
 def test_half_precision_is_only_what_goes_in_and_comes_out(submission, draw, name):
-    """In half precision the result is that of float32, rounded: states and sums over positions are kept in float32."""
+    """In half precision, the result is float32's, rounded: states and sums over positions are kept in float32."""
     dtype = "bfloat16"
     arguments = drawn(draw, 1, 4, 372, 2, dtype=dtype)
     arguments["A"] = arguments["A"] / 2000
@@ -362,8 +362,8 @@ def test_half_precision_is_only_what_goes_in_and_comes_out(submission, draw, nam
         rounding = size * torch.finfo(torch.bfloat16).eps / 2
         expect.that(
             error <= 4 * rounding,
-            f"{key} is off by {error:.2g} of {size:.2g} from what the same numbers give in float32, where rounding it "
-            f"to {dtype} explains {rounding:.1g}",
+            f"{key} is off by {error:.2g} of {size:.2g} from the result for the same numbers in float32, but rounding "
+            f"it to {dtype} explains only {rounding:.1g}",
         )
 
 
@@ -371,7 +371,7 @@ def test_half_precision_is_only_what_goes_in_and_comes_out(submission, draw, nam
 @both
 @pytest.mark.handout("recurrence")
 def test_arguments_need_not_be_contiguous(submission, draw, name):
-    """Arguments may lie in memory in any way, and so may the gradient that arrives."""
+    """Arguments and the incoming gradient may have any memory layout."""
     for layout, above in ((sliced, "transposed"), (transposed, "expanded")):
         arguments = {key: layout(each) for key, each in drawn(draw, length=11, C=2).items()}
         arguments["u"] = arguments["u"][:1].expand(2, -1, -1)
@@ -383,7 +383,7 @@ def test_arguments_need_not_be_contiguous(submission, draw, name):
 @both
 @pytest.mark.handout("recurrence")
 def test_the_batch_may_be_empty(submission, draw, name):
-    """No sequences give an output and a state for no sequences; three are as good as one."""
+    """For an empty batch, output and state are empty and have the right shapes; a batch of three works too."""
     for batch in (0, 3):
         arguments = drawn(draw, batch, B=2)
         got = submission.call(name, **arguments, delta_softplus=True, return_last_state=True)
@@ -392,7 +392,7 @@ def test_the_batch_may_be_empty(submission, draw, name):
 
 @st.composite
 def calls(draw):
-    """Any legal call: sizes, forms of B and C, what is absent, the options."""
+    """Any legal call: sizes, forms of B and C, absent arguments, options."""
     groups, others = draw(st.sampled_from([(1, 2), (2, 4), (3, 2), (2, 2)]))
     form = st.sampled_from(["constant", "token", groups, others])
     return {
@@ -417,8 +417,8 @@ def calls(draw):
 @settings(max_examples=15)
 @given(call=calls())
 def test_any_legal_call_is_right(submission, draw, name, call):
-    """Sizes, forms and options in any combination."""
-    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example is the same when it is tried again
+    """Sizes, forms and options work in any combination."""
+    draw.generator.manual_seed(draw.seed + call["seed"])  # so that a repeated example is the same
     arguments = drawn(draw, **call["drawn"])
     options = {"delta_softplus": call["delta_softplus"], "return_last_state": True}
     options |= {"chunk_size": call["chunk_size"]} if name == "selective_scan_chunked" else {}
@@ -457,14 +457,14 @@ def check_step(submission, arguments, factor=None, **options):
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_one_step_updates_the_state_in_place(submission, draw):
-    """selective_state_update gives the output from the new state, which it leaves in `state`."""
+    """selective_state_update computes the output from the new state, which it writes to `state`."""
     check_step(submission, step_arguments(draw), dt_softplus=True)
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_a_step_knows_groups(submission, draw):
-    """B and C may be (b, g, n) in a step."""
+    """In a step, B and C may be (b, g, n)."""
     for B, C in ((2, 2), ("token", 2), (3, 2)):
         check_step(submission, step_arguments(draw, B=B, C=C), dt_softplus=True)
 
@@ -472,7 +472,7 @@ def test_a_step_knows_groups(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_a_step_without_its_optional_arguments(submission, draw):
-    """D, z and dt_bias may be absent, and dt_softplus is off unless asked for."""
+    """D, z and dt_bias may be absent, and dt_softplus is off by default."""
     for without in (("D", "z", "delta_bias"), ("D",), ("z",), ("delta_bias",)):
         check_step(submission, step_arguments(draw, without=without))
 
@@ -480,7 +480,7 @@ def test_a_step_without_its_optional_arguments(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_a_step_in_every_dtype(submission, draw):
-    """The output has x's dtype, the state keeps its own."""
+    """The output has x's dtype; the state keeps its own."""
     for dtype in ("float16", "bfloat16"):
         arguments = step_arguments(draw, dtype=dtype)
         check_step(submission, arguments, dt_softplus=True)
@@ -502,7 +502,7 @@ def steps_one_by_one(module, arguments):
 @pytest.mark.points(2)
 @pytest.mark.handout("step")
 def test_many_steps_are_a_scan(submission, draw):
-    """Position after position gives what the whole sequence gives at once."""
+    """Steps over all positions return the same as one scan of the whole sequence."""
     arguments = drawn(draw, channels=6, length=12, B=2, C=3)
     got = submission.run(steps_one_by_one, arguments)
     expect(got).close_to(oracle.selective_scan_and_state, **arguments, delta_softplus=True)
@@ -511,7 +511,7 @@ def test_many_steps_are_a_scan(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_a_step_writes_to_nothing_but_the_state(submission, draw):
-    """The arguments need not be contiguous, and all but the state are left as they were."""
+    """The arguments need not be contiguous, and only the state is modified."""
     arguments = step_arguments(draw, batch=3, channels=4)
     for layout in (sliced, transposed):
         check_step(submission, {key: layout(each) for key, each in arguments.items()}, dt_softplus=True)
@@ -520,7 +520,7 @@ def test_a_step_writes_to_nothing_but_the_state(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("step")
 def test_a_step_refuses_a_B_or_C_that_does_not_fit(submission, draw):
-    """Six channels in four groups, or one number for a state of three, are a ValueError."""
+    """Six channels in four groups, or one number for a state of three, raise a ValueError."""
     for matrix in ("B", "C"):
         for shape in ((2, 4, 3), (2, 1)):
             got = submission.call("selective_state_update", **step_arguments(draw) | {matrix: draw.normal(*shape)})
@@ -530,7 +530,7 @@ def test_a_step_refuses_a_B_or_C_that_does_not_fit(submission, draw):
 @pytest.mark.points(scan=1, step=1)
 @pytest.mark.handout("cost")
 def test_the_cost_of_a_scan_grows_with_the_length_and_that_of_a_step_does_not(submission, draw, part):
-    """Twice the positions take at most about twice the operations and memory, and a step the same after any text."""
+    """Twice the positions cost about twice the operations and memory at most; a step costs the same after any text."""
     with part("scan"):
         short, long = (
             submission.call("selective_scan", **drawn(draw, length=length), count=True) for length in (64, 128)
@@ -552,7 +552,7 @@ def test_the_cost_of_a_scan_grows_with_the_length_and_that_of_a_step_does_not(su
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("convolution")
 def test_the_convolution_sees_no_future(submission, draw, part):
-    """out_t is made of x_{t-w+1} … x_t, the last weight meeting x_t."""
+    """out_t depends on x_{t-w+1} … x_t, and the last weight applies to x_t."""
     x, weight, bias = draw.normal(2, 5, 9), draw.normal(5, 4), draw.normal(5)
     with part("output"):
         expect(submission.call("causal_conv1d", x, weight)).close_to(oracle.causal_conv1d)
@@ -563,7 +563,7 @@ def test_the_convolution_sees_no_future(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("convolution")
 def test_the_activation_follows_the_bias(submission, draw):
-    """silu, also called swish, of the sum with the bias; None for no activation."""
+    """The activation is silu, also called swish, of the sum including the bias; None means no activation."""
     x, weight, bias = draw.normal(2, 5, 9), draw.normal(5, 3), draw.normal(5)
     for activation in ("silu", "swish", None):
         got = submission.call("causal_conv1d", x, weight, bias, activation=activation, grad=True)
@@ -573,7 +573,7 @@ def test_the_activation_follows_the_bias(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("convolution")
 def test_another_activation_is_refused(submission, draw):
-    """An activation that is neither silu nor swish is a ValueError."""
+    """An activation other than silu and swish raises a ValueError."""
     got = submission.call("causal_conv1d", draw.normal(2, 5, 9), draw.normal(5, 3), activation="tanh")
     expect(got).raises(ValueError, mentioning=["tanh"])
 
@@ -581,7 +581,7 @@ def test_another_activation_is_refused(submission, draw):
 @pytest.mark.points(initial=1, final=1)
 @pytest.mark.handout("conv-state")
 def test_the_final_states_are_the_last_inputs(submission, draw, part):
-    """initial_states stand before the sequence, and final_states hold the last w - 1 inputs, however short it is."""
+    """initial_states precede the sequence; final_states hold the last w - 1 inputs, even of a short sequence."""
     for length, width in ((9, 4), (3, 4), (1, 4), (5, 1), (1, 2)):
         x, weight, before = draw.normal(2, 5, length), draw.normal(5, width), draw.normal(2, 5, width - 1)
         with part("initial"):
@@ -604,7 +604,7 @@ def convolution_in_parts(module, x, weight, bias):
 @pytest.mark.points(1)
 @pytest.mark.handout("conv-state")
 def test_a_sequence_may_come_in_parts(submission, draw):
-    """Handing final_states on as initial_states gives what the whole sequence gives."""
+    """Passing final_states on as initial_states, parts of a sequence yield the same as the whole."""
     x, weight, bias = draw.normal(2, 5, 11), draw.normal(5, 4), draw.normal(5)
     got = submission.run(convolution_in_parts, x, weight, bias)
     expect(got).close_to(oracle.causal_conv1d, x, weight, bias, activation="silu")

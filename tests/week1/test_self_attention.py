@@ -1,4 +1,4 @@
-"""Graded tests of week1/self_attention: first the function, from one formula to its corners, then the module."""
+"""Graded tests of week1/self_attention: first the function, from its formula to corner cases, then the module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.oracles import attention as oracle
 @pytest.mark.points(1)
 @pytest.mark.handout("example")
 def test_the_worked_example(submission):
-    """The handout's worked example comes out."""
+    """The handout's worked example is reproduced."""
     query = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
     key = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     value = torch.tensor([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]])
@@ -30,7 +30,7 @@ def test_the_worked_example(submission):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("formula")
 def test_values_are_averaged_with_the_softmax_of_the_scaled_scores(submission, draw, part):
-    """The output is softmax(Q Kᵀ / √D) V, and its gradients follow."""
+    """The output is softmax(Q Kᵀ / √D) V, and its gradients are right."""
     query, key, value = draw.normal(2, 3, 7, 16), draw.normal(2, 3, 7, 16), draw.normal(2, 3, 7, 16)
     with part("output"):
         expect(submission.call("scaled_dot_product_attention", query, key, value)).close_to(oracle.attention)
@@ -43,7 +43,7 @@ def test_values_are_averaged_with_the_softmax_of_the_scaled_scores(submission, d
 @pytest.mark.parametrize("shape", [(), (2, 2, 3)], ids=["none", "three"])
 @pytest.mark.handout("formula")
 def test_any_number_of_dimensions_may_stand_in_front(submission, draw, shape):
-    """Any number of dimensions may stand before (L, D)."""
+    """There may be any number of dimensions before (L, D)."""
     query, key, value = draw.normal(*shape, 5, 8), draw.normal(*shape, 5, 8), draw.normal(*shape, 5, 8)
     got = submission.call("scaled_dot_product_attention", query, key, value, grad=True)
     expect(got).close_to(oracle.attention)
@@ -52,7 +52,7 @@ def test_any_number_of_dimensions_may_stand_in_front(submission, draw, shape):
 @pytest.mark.points(1)
 @pytest.mark.handout("formula")
 def test_lengths_and_widths_may_differ(submission, draw):
-    """There may be more keys than queries or fewer, and values may have a width of their own."""
+    """There may be more or fewer keys than queries, and values may have their own width."""
     for queries, keys, width, value_width in ((5, 9, 8, 3), (9, 5, 1, 4)):
         query, key = draw.normal(2, 3, queries, width), draw.normal(2, 3, keys, width)
         value = draw.normal(2, 3, keys, value_width)
@@ -64,7 +64,7 @@ def test_lengths_and_widths_may_differ(submission, draw):
 @pytest.mark.parametrize("scale", [0.7, 0.0])
 @pytest.mark.handout("scaling")
 def test_a_scale_that_is_given_replaces_the_default(submission, draw, scale):
-    """A scale that is given replaces 1/√D, also when it is 0."""
+    """A given scale replaces 1/√D, even if it is 0."""
     query, key, value = draw.normal(2, 3, 5, 16), draw.normal(2, 3, 6, 16), draw.normal(2, 3, 6, 16)
     got = submission.call("scaled_dot_product_attention", query, key, value, scale=scale, grad=True)
     expect(got).close_to(oracle.attention)
@@ -76,7 +76,7 @@ def test_a_scale_that_is_given_replaces_the_default(submission, draw, scale):
 @pytest.mark.points(1)
 @pytest.mark.handout("masks")
 def test_true_in_a_boolean_mask_means_take_part(submission, draw):
-    """True in a boolean mask means that this query takes this key into account."""
+    """True in a boolean mask means that this query may attend to this key."""
     query, key, value = draw.normal(2, 3, 5, 8), draw.normal(2, 3, 7, 8), draw.normal(2, 3, 7, 8)
     got = submission.call("scaled_dot_product_attention", query, key, value, attn_mask=draw.mask(5, 7), grad=True)
     expect(got).close_to(oracle.attention)
@@ -85,7 +85,7 @@ def test_true_in_a_boolean_mask_means_take_part(submission, draw):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("masks")
 def test_a_floating_point_mask_is_added_to_the_scores(submission, draw, part):
-    """A floating-point mask is added to the scaled scores, and gets a gradient of its own."""
+    """A floating-point mask is added to the scaled scores and gets its own gradient."""
     query, key, value = draw.normal(2, 3, 5, 8), draw.normal(2, 3, 7, 8), draw.normal(2, 3, 7, 8)
     mask = draw.normal(5, 7).masked_fill(~draw.mask(5, 7), -math.inf)
     with part("output"):
@@ -110,7 +110,7 @@ def test_masks_broadcast_against_the_scores(submission, draw, shape):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("empty-rows")
 def test_a_query_that_sees_no_key_gets_zero(submission, draw, part):
-    """A query that sees no key gets zeros, and leaves no NaN in any gradient."""
+    """A query that sees no key gets zeros and makes no gradient NaN."""
     query, key, value = draw.normal(2, 3, 5, 8), draw.normal(2, 3, 7, 8), draw.normal(2, 3, 7, 8)
     visible = draw.mask(5, 7)
     visible[3] = False
@@ -127,7 +127,7 @@ def test_a_query_that_sees_no_key_gets_zero(submission, draw, part):
 @pytest.mark.parametrize(("queries", "keys"), [(6, 6), (4, 7)], ids=["square", "more-keys"])
 @pytest.mark.handout("causal")
 def test_a_causal_query_sees_the_keys_up_to_its_own_position(submission, draw, queries, keys):
-    """With is_causal query i sees the keys 0 … i, counted from the start."""
+    """With is_causal, query i sees keys 0 … i, counted from the start."""
     query, key, value = draw.normal(2, 3, queries, 8), draw.normal(2, 3, keys, 8), draw.normal(2, 3, keys, 8)
     got = submission.call("scaled_dot_product_attention", query, key, value, is_causal=True, grad=True)
     expect(got).close_to(oracle.attention)
@@ -136,7 +136,7 @@ def test_a_causal_query_sees_the_keys_up_to_its_own_position(submission, draw, q
 @pytest.mark.points(1)
 @pytest.mark.handout("causal")
 def test_a_mask_beside_is_causal_is_refused(submission, draw):
-    """attn_mask together with is_causal=True is a ValueError."""
+    """attn_mask together with is_causal=True raises a ValueError."""
     query, key, value = draw.normal(2, 3, 5, 8), draw.normal(2, 3, 5, 8), draw.normal(2, 3, 5, 8)
     got = submission.call("scaled_dot_product_attention", query, key, value, attn_mask=draw.mask(5, 5), is_causal=True)
     expect(got).raises(ValueError)
@@ -159,7 +159,7 @@ def test_every_dtype_is_as_accurate_as_it_can_be(submission, draw, dtype):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("precision")
 def test_large_scores_do_not_overflow(submission, draw, part):
-    """Scores of ±20,000 give what smaller ones give: no inf, no NaN."""
+    """Scores of ±20,000 cause no inf and no NaN."""
     query, key, value = draw.normal(2, 3, 5, 8), draw.normal(2, 3, 7, 8), draw.normal(2, 3, 7, 8)
     with part("output"):
         got = submission.call("scaled_dot_product_attention", 90 * query, 90 * key, value)
@@ -173,7 +173,7 @@ def test_large_scores_do_not_overflow(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("masks")
 def test_hidden_keys_stay_hidden_among_very_low_scores(submission, draw):
-    """A hidden key gets no weight even where every visible score is very low."""
+    """A hidden key gets no weight even if every visible score is very low."""
     query, key, value = draw.normal(2, 3, 5, 8), draw.normal(2, 3, 7, 8), draw.normal(2, 3, 7, 8)
     query[..., 0], key[..., 0] = 4096, -16  # all scores about -4096 · 16 / √8 = -23170
     got = submission.call("scaled_dot_product_attention", query, key, value, attn_mask=draw.mask(5, 7), grad=True)
@@ -184,7 +184,7 @@ def test_hidden_keys_stay_hidden_among_very_low_scores(submission, draw):
 @pytest.mark.parametrize("layout", ["sliced", "expanded"])
 @pytest.mark.handout("formula")
 def test_inputs_need_not_be_contiguous(submission, draw, layout):
-    """Inputs may lie in memory in any way, and so may the gradient that arrives."""
+    """Inputs and the incoming gradient may have any memory layout."""
     if layout == "sliced":
         query, key, value = (draw.normal(2, 2 * length, 3, 16)[:, ::2, :, 4:12].transpose(1, 2) for length in (5, 7, 7))
     else:
@@ -199,7 +199,7 @@ def test_inputs_need_not_be_contiguous(submission, draw, layout):
 @pytest.mark.points(1)
 @pytest.mark.handout("formula")
 def test_nothing_is_written_to_the_arguments(submission, draw):
-    """The arguments are left as they were, and the result has memory of its own."""
+    """The arguments are not modified, and the result has its own memory."""
     for kind in ("boolean", "floating-point"):
         query, key, value = draw.normal(2, 3, 5, 8), draw.normal(2, 3, 1, 8), draw.normal(2, 3, 1, 8)
         mask = draw.mask(5, 1) if kind == "boolean" else draw.normal(5, 1)
@@ -210,7 +210,7 @@ def test_nothing_is_written_to_the_arguments(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("formula")
 def test_an_empty_batch_gives_an_empty_result(submission, draw):
-    """No sequences, or no queries, give an empty result of the right shape."""
+    """Without sequences, or without queries, the result is empty and has the right shape."""
     for batch, queries in ((0, 5), (2, 0)):
         query, key, value = (draw.normal(batch, 3, length, width) for length, width in ((queries, 8), (7, 8), (7, 6)))
         got = submission.call("scaled_dot_product_attention", query, key, value, attn_mask=draw.mask(queries, 7))
@@ -241,12 +241,12 @@ def test_dropout_zeroes_weights_and_scales_the_others_up(submission, draw, part)
         noise = 5 * math.sqrt(dropout_p * (1 - dropout_p) / kept.numel())
         expect.that(
             abs(rate - dropout_p) < noise,
-            f"{rate:.1%} of the attention weights are zero where dropout_p = {dropout_p:.0%} of them should be",
+            f"{rate:.1%} of the attention weights are zero, instead of dropout_p = {dropout_p:.0%}",
         )
         rows, columns = kept.flatten(0, 2), kept.transpose(-1, -2).flatten(0, 2)
         expect.that(
             len(rows.unique(dim=0)) == len(rows) and len(columns.unique(dim=0)) == len(columns),
-            "queries, keys, heads or sequences drop the same weights: each weight is dropped on its own",
+            "queries, keys, heads or sequences drop the same weights: drop each weight independently",
         )
         expect(got).close_to(dropped)
     with part("gradients"):
@@ -263,10 +263,10 @@ def calls_with_and_without_dropout(module, query, key, value):
 @pytest.mark.points(1)
 @pytest.mark.handout("dropout")
 def test_dropout_is_drawn_anew_in_each_call(submission, draw):
-    """Two calls drop different weights; without dropout they are the same."""
+    """Two calls drop different weights; without dropout they agree."""
     query, key, value = draw.normal(2, 3, 16, 8), draw.normal(2, 3, 16, 8), draw.normal(2, 3, 16, 8)
     first, second, *without = submission.run(calls_with_and_without_dropout, query, key, value).output
-    expect.that(not torch.equal(first, second), "two calls with dropout_p=0.5 drop the very same weights")
+    expect.that(not torch.equal(first, second), "two calls with dropout_p=0.5 drop exactly the same weights")
     expect.that(torch.equal(*without), "two calls with dropout_p=0.0 differ")
 
 
@@ -276,7 +276,7 @@ def test_dropout_is_drawn_anew_in_each_call(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("grouped-heads")
 def test_neighbouring_query_heads_share_a_key_and_value_head(submission, draw):
-    """With enable_gqa neighbouring query heads share one key/value head."""
+    """With enable_gqa, neighbouring query heads share one key/value head."""
     for heads, kv_heads in ((6, 2), (4, 1)):
         query = draw.normal(2, heads, 5, 8)
         key, value = draw.normal(2, kv_heads, 7, 8), draw.normal(2, kv_heads, 7, 4)
@@ -287,7 +287,7 @@ def test_neighbouring_query_heads_share_a_key_and_value_head(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("grouped-heads")
 def test_grouped_heads_keep_masks_of_their_own(submission, draw):
-    """With enable_gqa each query head still has its own rows of the mask."""
+    """With enable_gqa, each query head still has its own rows of the mask."""
     query, key, value = draw.normal(2, 6, 5, 8), draw.normal(2, 3, 7, 8), draw.normal(2, 3, 7, 8)
     got = submission.call(
         "scaled_dot_product_attention", query, key, value, attn_mask=draw.mask(2, 6, 5, 7), enable_gqa=True, grad=True
@@ -298,7 +298,7 @@ def test_grouped_heads_keep_masks_of_their_own(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("grouped-heads")
 def test_heads_that_cannot_be_shared_evenly_are_refused(submission, draw):
-    """With enable_gqa a number of heads that is no multiple of the key's is a ValueError."""
+    """With enable_gqa, query heads that are not a multiple of the key heads raise a ValueError."""
     query, key, value = draw.normal(1, 7, 5, 8), draw.normal(1, 3, 5, 8), draw.normal(1, 3, 5, 8)
     got = submission.call("scaled_dot_product_attention", query, key, value, enable_gqa=True)
     expect(got).raises(ValueError, mentioning=["7", "3"])
@@ -315,11 +315,11 @@ def gradients_agree_with_differences(module, query, key, value, mask):
 @pytest.mark.points(1)
 @pytest.mark.handout("empty-rows")
 def test_gradients_agree_with_finite_differences(submission, draw):
-    """torch.autograd.gradcheck finds no fault in the gradients."""
+    """torch.autograd.gradcheck accepts the gradients."""
     query, key, value = (draw.normal(2, length, 4, dtype="float64") for length in (3, 4, 4))
     mask = draw.normal(3, 4, dtype="float64")
     agrees = submission.run(gradients_agree_with_differences, query, key, value, mask).output
-    expect.that(agrees, "the gradients are not those that finite differences of the output give")
+    expect.that(agrees, "the gradients disagree with finite differences of the output")
 
 
 @st.composite
@@ -349,7 +349,7 @@ def calls(draw):
 @given(call=calls())
 def test_any_legal_call_is_right(submission, draw, call):
     """Shapes, masks and options in any combination."""
-    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example is the same when it is tried again
+    draw.generator.manual_seed(draw.seed + call["seed"])  # so that a repeated example is the same
     query, key, value = (draw.normal(*call[name], dtype=call["dtype"]) for name in ("query", "key", "value"))
     options = dict(call["options"])
     if call["kind"] == "causal":
@@ -367,7 +367,7 @@ def test_any_legal_call_is_right(submission, draw, call):
 
 
 def weights_like_pytorch_s(draw, embed_dim, num_heads, bias=True, dtype="float32"):
-    """A state dict of torch.nn.MultiheadAttention, filled with numbers large enough to show what goes wrong."""
+    """A state dict of torch.nn.MultiheadAttention, filled with numbers large enough to expose mistakes."""
     state = nn.MultiheadAttention(embed_dim, num_heads, bias=bias).state_dict()
     return {name: draw.normal(*tensor.shape, dtype=dtype, scale=0.3) for name, tensor in state.items()}
 
@@ -381,7 +381,7 @@ def test_the_state_dict_is_pytorch_s(submission):
         theirs = nn.MultiheadAttention(24, 4, bias=bias).state_dict()
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         expected = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
-        expect.that(shapes == expected, f"the state dict holds {shapes}, torch.nn.MultiheadAttention's {expected}")
+        expect.that(shapes == expected, f"the state dict has {shapes}, torch.nn.MultiheadAttention's has {expected}")
 
 
 @pytest.mark.points(1)
@@ -393,16 +393,17 @@ def test_a_new_module_is_initialised_as_pytorch_s(submission):
         largest, spread = state[name].abs().max().item(), state[name].std().item()
         expect.that(
             0.97 * bound < largest < 1.0001 * bound and abs(spread * math.sqrt(3) / bound - 1) < 0.05,
-            f"{name} should be uniform between ±{bound:.4f}; it reaches ±{largest:.4f} and spreads {spread:.4f}",
+            f"{name} should be uniform between ±{bound:.4f}; its largest magnitude is {largest:.4f}, its standard "
+            f"deviation {spread:.4f}",
         )
     for name in ("in_proj_bias", "out_proj.bias"):
-        expect.that(not state[name].any(), f"{name} should begin as zeros")
+        expect.that(not state[name].any(), f"{name} should start as zeros")
 
 
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("multihead")
 def test_it_computes_what_pytorch_s_module_computes(submission, draw, part):
-    """With the weights of a torch.nn.MultiheadAttention it gives that module's output and attention weights."""
+    """With a torch.nn.MultiheadAttention's weights, it returns that module's output and attention weights."""
     state, x = weights_like_pytorch_s(draw, 24, 4), draw.normal(2, 5, 24)
     made = submission.make("MultiheadAttention", 24, 4).load(state)
     with part("output"):
@@ -414,7 +415,7 @@ def test_it_computes_what_pytorch_s_module_computes(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("multihead")
 def test_it_computes_in_the_dtype_of_its_weights(submission, draw):
-    """In float64 and bfloat16 it is as accurate as they allow."""
+    """In float64 and bfloat16, it is as accurate as the dtype allows."""
     for dtype in ("float64", "bfloat16"):
         state, x = weights_like_pytorch_s(draw, 24, 4, dtype=dtype), draw.normal(2, 5, 24, dtype=dtype)
         mask = ~draw.mask(5, 5)
@@ -425,7 +426,7 @@ def test_it_computes_in_the_dtype_of_its_weights(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("multihead")
 def test_queries_keys_and_values_may_come_from_different_places(submission, draw):
-    """Cross-attention: each of query, key and value goes through its own projection."""
+    """In cross-attention, query, key and value each go through their own projection."""
     state = weights_like_pytorch_s(draw, 24, 4)
     query, key, value = draw.normal(2, 5, 24), draw.normal(2, 7, 24), draw.normal(2, 7, 24)
     got = submission.make("MultiheadAttention", 24, 4).load(state).call(query, key, value, grad=True)
@@ -435,7 +436,7 @@ def test_queries_keys_and_values_may_come_from_different_places(submission, draw
 @pytest.mark.points(1)
 @pytest.mark.handout("multihead")
 def test_it_works_without_biases(submission, draw):
-    """With bias=False nothing is added to the projections."""
+    """With bias=False, nothing is added to the projections."""
     state, x = weights_like_pytorch_s(draw, 24, 3, bias=False), draw.normal(2, 5, 24)
     got = submission.make("MultiheadAttention", 24, 3, bias=False).load(state).call(x, x, x, grad=True)
     expect(got).close_to(oracle.multihead_attention, state, x, x, x, num_heads=3)
@@ -447,7 +448,7 @@ def test_it_works_without_biases(submission, draw):
 )
 @pytest.mark.handout("weights")
 def test_weights_come_per_head_or_not_at_all(submission, draw, options):
-    """The weights of each head come back when they are not to be averaged, None when they are not needed."""
+    """Weights are returned for each head if not averaged, and as None if not needed."""
     state, x, y = weights_like_pytorch_s(draw, 24, 4), draw.normal(2, 5, 24), draw.normal(2, 7, 24)
     got = submission.make("MultiheadAttention", 24, 4).load(state).call(x, y, y, grad=True, **options)
     expect(got).close_to(oracle.multihead_attention, state, x, y, y, num_heads=4, **options)
@@ -457,7 +458,7 @@ def test_weights_come_per_head_or_not_at_all(submission, draw, options):
 @pytest.mark.parametrize("kind", ["boolean", "floating-point"])
 @pytest.mark.handout("padding")
 def test_padding_keys_are_ignored(submission, draw, kind):
-    """key_padding_mask hides keys from all queries: here True means ignored."""
+    """key_padding_mask hides keys from all queries; here True means ignored."""
     state = weights_like_pytorch_s(draw, 24, 4)
     query, key, value = draw.normal(3, 7, 24), draw.normal(3, 7, 24), draw.normal(3, 7, 24)
     mask = torch.arange(7) >= torch.tensor([[7], [4], [1]])
@@ -471,7 +472,7 @@ def test_padding_keys_are_ignored(submission, draw, kind):
 @pytest.mark.parametrize("shape", [(5, 7), (8, 5, 7)], ids=["2-D", "3-D"])
 @pytest.mark.handout("padding")
 def test_an_attention_mask_hides_keys_from_queries(submission, draw, shape):
-    """attn_mask is one for all, (L, S), or one for each head of each sequence, (B·H, L, S)."""
+    """attn_mask is the same for all, (L, S), or separate for each head of each sequence, (B·H, L, S)."""
     state, x, y = weights_like_pytorch_s(draw, 24, 4), draw.normal(2, 5, 24), draw.normal(2, 7, 24)
     made = submission.make("MultiheadAttention", 24, 4).load(state)
     for mask in (~draw.mask(*shape), draw.normal(*shape)):
@@ -484,7 +485,7 @@ def test_an_attention_mask_hides_keys_from_queries(submission, draw, shape):
 @pytest.mark.points(1)
 @pytest.mark.handout("padding")
 def test_both_masks_hide_together(submission, draw):
-    """A key that either mask hides is hidden."""
+    """A key hidden by either mask is hidden."""
     state, x = weights_like_pytorch_s(draw, 24, 4), draw.normal(2, 6, 24)
     padding = torch.arange(6) >= torch.tensor([[4], [6]])
     causal = torch.ones(6, 6, dtype=torch.bool).triu(1)
@@ -499,7 +500,7 @@ def test_both_masks_hide_together(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("multihead")
 def test_one_sequence_needs_no_batch_dimension(submission, draw):
-    """Inputs (L, E) give an output (L, E) and weights (L, S), whatever batch_first says."""
+    """For inputs (L, E), the output is (L, E) and the weights are (L, S), for either batch_first."""
     state, x, y = weights_like_pytorch_s(draw, 24, 4), draw.normal(5, 24), draw.normal(7, 24)
     masks = {"key_padding_mask": torch.arange(7) >= 6, "attn_mask": torch.zeros(4, 5, 7, dtype=torch.bool)}
     masks["attn_mask"][1, :, :3] = True
@@ -513,7 +514,7 @@ def test_one_sequence_needs_no_batch_dimension(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("multihead")
 def test_the_sequence_may_come_first(submission, draw):
-    """With batch_first=False tensors are (L, B, E), the weights and masks as before."""
+    """With batch_first=False, tensors are (L, B, E); weights and masks keep their shapes."""
     state, x, y = weights_like_pytorch_s(draw, 24, 4), draw.normal(5, 2, 24), draw.normal(7, 2, 24)
     mask = torch.arange(7) >= torch.tensor([[4], [7]])
     made = submission.make("MultiheadAttention", 24, 4, batch_first=False).load(state)
@@ -526,7 +527,7 @@ def test_the_sequence_may_come_first(submission, draw):
 @pytest.mark.points(evaluation=1, training=1)
 @pytest.mark.handout("dropout")
 def test_the_module_drops_weights_in_training_only(submission, draw, part):
-    """In training mode weights are dropped, scaled, applied and returned so; in eval mode there is no dropout."""
+    """In training mode, weights are dropped and scaled, then applied and returned; in eval mode they are not."""
     state, x, y = weights_like_pytorch_s(draw, 24, 4), draw.normal(2, 9, 24), draw.normal(2, 11, 24)
     made = submission.make("MultiheadAttention", 24, 4, dropout=0.4).load(state)
     options = {"num_heads": 4, "average_attn_weights": False}
@@ -553,7 +554,7 @@ def test_the_module_drops_weights_in_training_only(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("causal")
 def test_is_causal_only_says_that_the_mask_is_causal(submission, draw):
-    """is_causal beside a causal attn_mask changes nothing; without attn_mask it is a ValueError."""
+    """is_causal with a causal attn_mask changes nothing; without attn_mask it raises a ValueError."""
     state, x, y = weights_like_pytorch_s(draw, 24, 4), draw.normal(2, 5, 24), draw.normal(2, 5, 24)
     made = submission.make("MultiheadAttention", 24, 4).load(state)
     mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
@@ -568,7 +569,7 @@ def test_is_causal_only_says_that_the_mask_is_causal(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("multihead")
 def test_a_width_that_the_heads_cannot_share_is_refused(submission, draw):
-    """embed_dim that is no multiple of num_heads is a ValueError."""
+    """An embed_dim that is not a multiple of num_heads raises a ValueError."""
     x = draw.normal(2, 5, 26)
     got = submission.make("MultiheadAttention", 26, 4).call(x, x, x)
     expect(got).raises(ValueError, mentioning=["26", "4"])
@@ -577,7 +578,7 @@ def test_a_width_that_the_heads_cannot_share_is_refused(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("multihead")
 def test_the_module_takes_an_empty_batch(submission, draw):
-    """No sequences give an output and weights for no sequences."""
+    """For an empty batch, output and weights are empty and have the right shapes."""
     state, x = weights_like_pytorch_s(draw, 24, 4), draw.normal(0, 5, 24)
     got = submission.make("MultiheadAttention", 24, 4).load(state).call(x, x, x)
     expect(got).close_to(oracle.multihead_attention, state, x, x, x, num_heads=4)
@@ -586,7 +587,7 @@ def test_the_module_takes_an_empty_batch(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("multihead")
 def test_it_computes_bert_s_self_attention(submission, draw):
-    """With BERT's weights it gives what BERT's self-attention gives."""
+    """With BERT's weights, it computes BERT's self-attention."""
     from transformers import BertConfig
     from transformers.models.bert.modeling_bert import BertSelfAttention
 

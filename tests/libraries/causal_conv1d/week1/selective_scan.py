@@ -1,4 +1,4 @@
-"""causal-conv1d: its kernel on a GPU, on the CPU the reference that it is tested with."""
+"""causal-conv1d: its kernel on a GPU; on the CPU, the reference that the kernel is tested against."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "causal_conv1d_cuda":
         raise
-    importlib.import_module("transformers.models.mamba.modeling_mamba")  # it must not find the stand-in
+    importlib.import_module("transformers.models.mamba.modeling_mamba")  # before the stand-in, which it must not find
     sys.modules[error.name] = types.ModuleType(error.name)  # imported at the top, never called by the reference
     from causal_conv1d import causal_conv1d_interface
 

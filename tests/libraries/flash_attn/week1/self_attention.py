@@ -1,4 +1,4 @@
-"""flash-attn: its kernel on a GPU, on the CPU the reference that its kernels are tested with."""
+"""flash-attn: its kernel on a GPU; on the CPU, the reference that its kernels are tested against."""
 
 import sys
 import types
@@ -52,5 +52,5 @@ def _reference(query, key, value, attn_mask, dropout_p, causal, scale):
             raise NotImplementedError("flash-attn's reference takes boolean masks for keys only")
         if (attn_mask == -torch.inf).all(-1).any():
             raise NotImplementedError("flash-attn's reference gives NaN where a bias hides every key")
-    upcast = query.dtype != torch.float64  # it would compute in float32
+    upcast = query.dtype != torch.float64  # upcast=True would compute in float32
     return attention_ref(query, key, value, attn_bias=attn_mask, causal=causal, upcast=upcast)[0]

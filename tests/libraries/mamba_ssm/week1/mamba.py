@@ -1,4 +1,4 @@
-"""mamba-ssm's block: its kernels on a GPU, on the CPU the reference of its scan and its own ways around the others."""
+"""mamba-ssm's block: its kernels on a GPU; on the CPU, its reference scan and its fallbacks for the other kernels."""
 
 import contextlib
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""mamba-ssm: its kernels on a GPU, on the CPU the references that they are tested with."""
+"""mamba-ssm: its kernels on a GPU; on the CPU, the references that they are tested against."""
 
 import importlib
 import sys
@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "selective_scan_cuda":
         raise
-    importlib.import_module("transformers.models.mamba.modeling_mamba")  # it must not find the stand-in
+    importlib.import_module("transformers.models.mamba.modeling_mamba")  # before the stand-in, which it must not find
     importlib.import_module("transformers.models.jamba.modeling_jamba")
     sys.modules[error.name] = types.ModuleType(error.name)  # imported at the top, never called by the references
     from mamba_ssm.ops import selective_scan_interface
@@ -47,7 +47,7 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     _check_forms(x, A, B, C)
     if B.shape != C.shape:
         raise NotImplementedError("mamba-ssm's step takes B and C of one shape")
-    if B.dim() == 3:  # it knows groups of heads, not of channels
+    if B.dim() == 3:  # mamba-ssm has groups of heads, not of channels
         heads = B.size(1)
         state, x, dt, z = (None if each is None else each.unflatten(1, (heads, -1)) for each in (state, x, dt, z))
         A, D, dt_bias = (None if each is None else each.unflatten(0, (heads, -1)) for each in (A, D, dt_bias))
@@ -61,7 +61,7 @@ def causal_conv1d(*args, **options):
 
 
 def _check_forms(u, A, B, C):
-    """It does not say that B or C does not fit."""
+    """Refuse a B or C that does not fit, which mamba-ssm does not report."""
     for each in (B, C):
         forms = [A.shape, (u.size(0), A.size(1), *u.shape[2:]), (u.size(0), each.size(1), A.size(1), *u.shape[2:])]
         if each.shape not in forms or (each.shape == forms[2] and u.size(1) % each.size(1)):

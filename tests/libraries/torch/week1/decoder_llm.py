@@ -1,4 +1,4 @@
-"""PyTorch's RMSNorm: the only part of such a model that it has."""
+"""PyTorch's RMSNorm, the only part of such a model that PyTorch has."""
 
 from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""transformers' Jamba. Its cache goes on by one token at a time, in models that have attention."""
+"""transformers' Jamba. Its cache advances one token at a time, in models that have attention."""
 
 import torch
 import transformers

@@ -1,11 +1,11 @@
-"""transformers' Mamba, as it computes without kernels."""
+"""transformers' Mamba, without its kernels."""
 
 from transformers import DynamicCache, MambaConfig, MambaForCausalLM
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
 
 def _cache(config, states, begun):
-    """A cache that writes to these states; begun: whether they hold something."""
+    """A cache that writes to these states; `begun`: whether they already hold a past."""
     cache = DynamicCache(config=config)
     for layer, (conv_state, ssm_state) in zip(cache.layers, states, strict=True):
         layer.conv_states[0], layer.recurrent_states[0] = conv_state, ssm_state
@@ -16,7 +16,7 @@ def _cache(config, states, begun):
 
 
 def _new_states(config, weight, batch_size, dtype):
-    """What a cache makes when it is first written to."""
+    """The states that a cache creates when it is first written to."""
     if dtype is None and weight.dtype.itemsize < 4:
         raise NotImplementedError("transformers' states have the weights' dtype")
     sizes = (config.conv_kernel, config.state_size)

@@ -21,7 +21,7 @@ def route_top_k(router_logits, k, renormalize):
         router = MixtralTopKRouter(config)
     else:
         router = JambaTopKRouter(JambaConfig(hidden_size=experts, num_experts=experts, num_experts_per_tok=k))
-    router.weight.data = torch.eye(experts, dtype=router_logits.dtype)  # so that the tokens are the logits
+    router.weight.data = torch.eye(experts, dtype=router_logits.dtype)  # so that the logits are the tokens
     _, weights, indices = router(router_logits.reshape(-1, experts))
     shape = (*router_logits.shape[:-1], k)
     return weights.to(router_logits.dtype).view(shape), indices.view(shape)

@@ -1,4 +1,4 @@
-"""transformers' Mamba, as it computes without kernels."""
+"""transformers' Mamba, without its kernels."""
 
 import torch
 from transformers.models.mamba import modeling_mamba

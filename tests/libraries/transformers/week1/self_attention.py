@@ -1,4 +1,4 @@
-"""transformers' attention functions: eager, as its Llama calls it, and SDPA for what eager does not take."""
+"""transformers' attention functions: eager, as its Llama calls it, and SDPA for what eager does not support."""
 
 from types import SimpleNamespace
 
@@ -32,5 +32,5 @@ def scaled_dot_product_attention(
 
 
 def _takes_eagerly(mask):
-    """Eager attention adds its mask, and masks with the lowest finite number so that no row is empty."""
+    """Eager attention only adds masks, and hides keys with the lowest finite number, so it has no empty rows."""
     return mask is None or (mask.dtype != torch.bool and not (mask == -torch.inf).all(-1).any())
