@@ -12,7 +12,6 @@ import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -38,41 +37,6 @@ class SourceError(Exception):
         if len(message) > _MESSAGE_LENGTH:
             message = message[: _MESSAGE_LENGTH - 1] + "…"
         super().__init__(message)
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function or method as it is written."""
-
-    name: str
-    parameters: str  # "query, key, *, scale: float | None = None", on one line
-    summary: str  # the docstring's first line, empty without one
-    line: int
-
-
-@dataclass(frozen=True)
-class Class:
-    """A class as it is written, without what it inherits."""
-
-    name: str
-    parameters: str  # those of its own __init__ without self
-    summary: str
-    line: int
-    methods: dict[str, Function]  # the public ones
-
-
-@dataclass(frozen=True)
-class Interface:
-    """What a file offers and what it needs.
-
-    A name that a file binds in another way (`f = torch.compile(g)`, `from x import f`) is in neither dictionary.
-    """
-
-    filename: str
-    functions: dict[str, Function]  # by name; where one is defined several times, the last
-    classes: dict[str, Class]
-    imports: frozenset[str]  # absolute module names, wherever in the file they are imported
-    builds_on: frozenset[str]  # exercises of the same tree that it imports: "week1/selective_scan"
 
 
 @dataclass(frozen=True)
@@ -119,20 +83,6 @@ def syntax_problem(source: str, filename: str) -> str | None:
     except SourceError as error:
         return str(error)
     return None
-
-
-def read_interface(source: str, filename: str) -> Interface:
-    """What the file offers and needs. `filename` is its path in the tree, `week1/mamba.py`. May raise SourceError."""
-    tree = parse(source, filename)
-    public = [node for node in definitions(tree.body) if any(map(is_public, bound_names(node)))]
-    imports = list(_imports(tree))
-    return Interface(
-        filename,
-        {node.name: _function(node) for node in public if isinstance(node, FunctionNode)},
-        {node.name: _class(node) for node in public if isinstance(node, ast.ClassDef)},
-        frozenset(each.module for each in imports if each.level == 0),
-        frozenset(name for each in imports if each.level for name in each.exercises(filename)),
-    )
 
 
 def unstarted_names(source: str, filename: str = "<source>") -> frozenset[str]:
@@ -272,17 +222,6 @@ class _Import:
     line: int
     level: int  # 0: absolute; n: relative, with n dots
     module: str
-    names: tuple[str, ...] = ()
-
-    def exercises(self, filename: str) -> set[str]:
-        """What a relative import names, by path in the tree: "week1/mamba". A private module is not an exercise."""
-        package = PurePosixPath(filename).parts[:-1]
-        climbed = self.level - 1
-        if climbed > len(package):
-            return set()  # beyond the tree, which the import itself refuses
-        path = [*package[: len(package) - climbed], *filter(None, self.module.split("."))]
-        paths = [path] if len(path) > 1 else [[*path, name] for name in self.names]
-        return {"/".join(each[:2]) for each in paths if len(each) > 1 and is_public(each[1])}
 
 
 def _imports(tree: ast.Module) -> Iterator[_Import]:
@@ -290,8 +229,8 @@ def _imports(tree: ast.Module) -> Iterator[_Import]:
         match node:
             case ast.Import(names=names):
                 yield from (_Import(node.lineno, 0, alias.name) for alias in names)
-            case ast.ImportFrom(module=module, names=names, level=level):
-                yield _Import(node.lineno, level, module or "", tuple(alias.name for alias in names))
+            case ast.ImportFrom(module=module, level=level):
+                yield _Import(node.lineno, level, module or "")
             case ast.Call(func=ast.Name("import_module" | "__import__") | ast.Attribute(attr="import_module")):
                 named = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
                 match [*node.args, *named]:
@@ -351,42 +290,3 @@ def _may_bind_code(statement: ast.stmt, name: str) -> bool:
         return False
     used = [node.id for node in ast.walk(value) if isinstance(node, ast.Name)]
     return name.islower() or not all(map(is_public, used))
-
-
-def _function(node: FunctionNode) -> Function:
-    return Function(node.name, _parameters(node.args), _summary(node), node.lineno)
-
-
-def _class(node: ast.ClassDef) -> Class:
-    functions = [each for each in definitions(node.body) if isinstance(each, FunctionNode) and is_public(each.name)]
-    parameters = next((_parameters(each.args, bound=1) for each in functions if each.name == "__init__"), "")
-    return Class(node.name, parameters, _summary(node), node.lineno, {each.name: _function(each) for each in functions})
-
-
-def _parameters(arguments: ast.arguments, bound: int = 0) -> str:
-    """The parameters on one line, without the first `bound` of them."""
-    positional = [*arguments.posonlyargs, *arguments.args]
-    no_default: list[ast.expr | None] = [None]
-    defaults = no_default * (len(positional) - len(arguments.defaults)) + arguments.defaults
-    shown = [_parameter(*each) for each in zip(positional, defaults, strict=True)][bound:]
-    if len(arguments.posonlyargs) > bound:
-        shown.insert(len(arguments.posonlyargs) - bound, "/")
-    if arguments.vararg:
-        shown.append("*" + _parameter(arguments.vararg))
-    elif arguments.kwonlyargs:
-        shown.append("*")
-    shown += [_parameter(*each) for each in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    if arguments.kwarg:
-        shown.append("**" + _parameter(arguments.kwarg))
-    return ", ".join(shown)
-
-
-def _parameter(argument: ast.arg, default: ast.expr | None = None) -> str:
-    shown = ast.unparse(argument)
-    if default is None:
-        return shown
-    return f"{shown} = {ast.unparse(default)}" if argument.annotation else f"{shown}={ast.unparse(default)}"
-
-
-def _summary(node: FunctionNode | ast.ClassDef) -> str:
-    return (ast.get_docstring(node) or "").partition("\n")[0]
