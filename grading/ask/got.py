@@ -31,7 +31,7 @@ class Got:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was counted, with `count=True`: see `grading.counters.Counts`."""
+        """What was counted, with `count=True`: see `grading.run.counters.Counts`."""
         self.require_answer()
         return self.result.counts
 

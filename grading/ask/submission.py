@@ -34,7 +34,7 @@ class Submission:
         """Call the function `name`.
 
         `grad`: True for gradients of every floating-point tensor among the arguments, or the tensors that want one.
-        `cotangent`: the gradient from above, see `grading.request.cotangents`. `count`: count what it costs.
+        `cotangent`: the gradient from above, see `grading.data.request.cotangents`. `count`: count what it costs.
         """
         request = Request(name, args, kwargs, cotangent=cotangent, count=count)
         return self.ask(_with_grad(request, grad))

@@ -11,7 +11,7 @@ A stub keeps, in the source's own words,
   one that is only `...` stays, for there is nothing to write (overloads, protocols, abstract methods),
 - the `if`, `try` and `with` statements of a module or class around any of these,
 - the comment lines directly above what stays, and the comment at the end of its line,
-- everything between `# given` and `# end given` (see `grading.interface`).
+- everything between `# given` and `# end given` (see `grading.course.source`).
 
 All else goes: bodies, what has a leading underscore, other statements and comments, `if __name__ == "__main__":`.
 """

@@ -1,7 +1,7 @@
 """What can be known about a Python file without importing it: its public names, its imports, what is not started.
 
 Public means: no leading underscore, or two on each side. Code between the comment lines `# given` and `# end given` is
-handed out to be used; after a colon the opening line may say more. `grading.stubs` carries it over, and it is left out
+handed out to be used; after a colon the opening line may say more. `grading.author.stubs` carries it over, and it is left out
 when it is asked what has been started.
 """
 
