@@ -28,7 +28,7 @@ def facts(draw, number):
     return {place: f"{place} has {draw.choice(range(1000, 9999))} lanterns." for place in places}
 
 
-# --- what runs beside the submission: calls of its functions, tools that keep a journal -----------------------------
+# --- what runs beside the submission: calls of its functions, and tools that keep a journal --------------------------
 
 
 def chat(module, url, name, questions, key, cached):
@@ -186,7 +186,7 @@ def play(module, url, name, kind, processes, found=None, stored=True, dies=0, ma
     return journal.events()
 
 
-# --- what is expected ---------------------------------------------------------------------------------------------
+# --- expectations -------------------------------------------------------------------------------------------------
 
 
 class Story:
@@ -619,7 +619,7 @@ def test_a_run_is_given_up(submission, llm):
     expect_legal(llm)
 
 
-# --- what is finished stays finished ------------------------------------------------------------------------------
+# --- finished work stays finished ---------------------------------------------------------------------------------
 
 
 @pytest.mark.points(1)
