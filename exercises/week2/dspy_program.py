@@ -1,11 +1,11 @@
-"""A program of DSPy: signatures in place of prompts, an agent with tools, and optimisers that choose what is shown.
+"""A DSPy program: signatures instead of prompts, an agent with tools, and optimisers that choose the demonstrations.
 
-A *program* is a `dspy.Module`: called with `question=…` it returns a `dspy.Prediction`. It holds no language model; the
-model is the one of the `dspy.context` in which the program is called.
+A *program* is a `dspy.Module`: called with `question=…` it returns a `dspy.Prediction`. It holds no language model; it
+uses the one of the `dspy.context` in which it is called.
 
-A call of the model is one HTTP request. Nothing here sends a request again because it failed: a status 500 raises from
-`predictor` and `react_agent` after that one request, and what `evaluate`, `optimise` and `refine` do about it is
-said there. A reply that comes late is waited for.
+Each call of the model is one HTTP request, and a failed request is never repeated: a status 500 raises from `predictor`
+and `react_agent` after that one request; `evaluate`, `optimise` and `refine` say what they do about it. A late reply is
+waited for.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any, Literal
 import dspy
 
 Metric = Callable[..., float]
-"""metric(example, prediction, trace=None), a bool or a number from 0 to 1."""
+"""metric(example, prediction, trace=None) returns a bool or a number from 0 to 1."""
 
 Reward = Callable[[dict[str, Any], dspy.Prediction], float]
-"""reward(args, prediction), with args the keyword arguments of the call: {"question": …}."""
+"""reward(args, prediction) returns a number; args holds the keyword arguments of the call: {"question": …}."""
 
 
 def connect(url: str, model: str, api_key: str = "none") -> dspy.LM:
-    """The client of a language model behind OpenAI's chat-completions protocol, with no cache and no retries.
+    """A client for a language model that speaks OpenAI's chat-completions protocol, without cache or retries.
 
     Args:
-        url: up to and with /v1; requests go to {url}/chat/completions.
-        model: the server's name for it, which each request says as it is: "qwen3:8b", "openai/gpt-oss-20b".
+        url: ends in /v1; requests go to {url}/chat/completions.
+        model: the server's name for the model, sent unchanged in each request: "qwen3:8b", "openai/gpt-oss-20b".
         api_key: sent as the bearer token.
     """
     raise NotImplementedError
@@ -40,9 +40,10 @@ def predictor(kind: Literal["predict", "chain_of_thought"] = "predict") -> dspy.
     The prediction's `answer` is an int. With "chain_of_thought" the model is asked for its reasoning before the
     answer, and the prediction also has `reasoning`, a str.
 
+    The program raises if the model's reply holds no int, possibly after asking for it in another form.
+
     Raises:
-        ValueError: another kind; the message names it and the value.
-        The program raises where the model's reply holds no int, perhaps after it was asked in another form.
+        ValueError: unknown kind; the message names kind and the value.
     """
     raise NotImplementedError
 
@@ -50,36 +51,36 @@ def predictor(kind: Literal["predict", "chain_of_thought"] = "predict") -> dspy.
 def react_agent(tools: Sequence[Callable[..., str]], max_iters: int = 5) -> dspy.Module:
     """An agent `question -> answer`, both str, that may use tools before it answers.
 
-    The model is asked as `dspy.ReAct` asks: turn by turn for next_thought, next_tool_name (a tool's name, or finish)
-    and next_tool_args (a JSON object), told what came of it, and in the end asked for the answer. It learns the tools'
-    names and docstrings. After max_iters turns the answer is asked for, finished or not: at most max_iters + 1
-    requests in all.
+    The model is asked as in `dspy.ReAct`: each turn for next_thought, next_tool_name (a tool's name, or finish) and
+    next_tool_args (a JSON object); it is told the result, and finally asked for the answer. It is told the tools' names
+    and docstrings. After max_iters turns it is asked for the answer, finished or not: at most max_iters + 1 requests in
+    all.
 
-    A tool that raises, arguments that do not fit the tool or are no JSON object, and a tool that does not exist do not
-    end the run: the model's next request says what was wrong, and what tools found before is still there. Each
-    tool is called once for each time that the model asks for it.
+    A tool that raises, arguments that do not fit the tool or are not a JSON object, and an unknown tool do not end the
+    run: the model's next request says what was wrong, and still holds the earlier results. Each call by the model runs
+    the tool once.
 
     Args:
-        tools: functions with a name and a docstring, of text arguments, that return a text.
+        tools: functions with a name and a docstring that take text arguments and return text.
     """
     raise NotImplementedError
 
 
 def examples(rows: Iterable[Mapping[str, Any]]) -> list[dspy.Example]:
-    """The rows as examples, in order, their `question` declared the input and everything else a label.
+    """The rows as examples, in order, with `question` declared the input and everything else a label.
 
     Args:
-        rows: {"question": str, "answer": …} and perhaps more; they are left as they are.
+        rows: {"question": str, "answer": …}, possibly with more fields; not modified.
     """
     raise NotImplementedError
 
 
 def metric(example: dspy.Example, prediction: dspy.Prediction | None, trace: Any = None) -> bool:
-    """Whether the prediction's answer is the example's, a bool; `trace` changes nothing.
+    """Whether the prediction's answer equals the example's, a bool; `trace` changes nothing.
 
-    An answer that float() reads is that number: 42, "42.0" and " 4.2e1 " are the same. Other answers are compared as
-    text, in lower case, without white space at the ends and with any white space between words the same. A number and
-    a text differ. Where either side has no answer, or None, or there is no prediction at all: False. Never raises.
+    An answer that float() accepts is that number: 42, "42.0" and " 4.2e1 " are equal. Other answers are compared as
+    text, in lower case, with white space stripped at the ends and collapsed between words. A number and a text differ.
+    If either side's answer is missing or None, or there is no prediction at all: False. Never raises.
     """
     raise NotImplementedError
 
@@ -87,8 +88,8 @@ def metric(example: dspy.Example, prediction: dspy.Prediction | None, trace: Any
 def evaluate(program: dspy.Module, devset: Sequence[dspy.Example], metric: Metric) -> float:
     """The mean of the metric over the examples, from 0 to 1, within 1e-3.
 
-    As in `dspy.Evaluate`, an example at which the program raises counts 0, unless `dspy.settings.max_errors` of them
-    (10) have raised: then evaluate raises.
+    As in `dspy.Evaluate`, an example on which the program raises counts 0; once `dspy.settings.max_errors` examples
+    (10) have raised, evaluate raises.
 
     Raises:
         ValueError: devset is empty; the message names it.
@@ -103,25 +104,24 @@ def optimise(
     max_bootstrapped_demos: int = 4,
     max_labeled_demos: int = 4,
 ) -> dspy.Module:
-    """A new program that shows the model demonstrations, as `dspy.BootstrapFewShot` chooses them.
+    """A new program that shows the model demonstrations, chosen as by `dspy.BootstrapFewShot`.
 
     The training questions are asked one by one, in order, each with up to max_labeled_demos other training examples
-    shown and never with its own answer in sight. Where the metric accepts the prediction, question and prediction
-    (reasoning and all) become a bootstrapped demonstration, until there are max_bootstrapped_demos. A question at which
-    the program raises becomes none. Training examples that are not among them then fill up, as they are labelled, to
-    max_labeled_demos in all.
+    shown, never its own answer. If the metric accepts the prediction, question and prediction (with any reasoning)
+    become a bootstrapped demonstration, up to max_bootstrapped_demos. A question on which the program raises does not.
+    The remaining training examples, as labelled, then fill up to max_labeled_demos demonstrations in all.
 
-    The given program is left as it is: it shows what it showed before.
+    The given program is not modified: it shows what it showed before.
     """
     raise NotImplementedError
 
 
 def refine(program: dspy.Module, reward: Reward, threshold: float, attempts: int) -> dspy.Module:
-    """A program that calls the given one up to so many times, and returns what was rewarded best.
+    """A program that calls the given one up to `attempts` times and returns the prediction with the best reward.
 
-    The first prediction whose reward is at least the threshold is returned at once, with no request after it; if there
-    is none, the one with the highest reward. An attempt that raises, on a status 500 say, is used up, and
-    the others go on. In between, the model may be asked for advice, as `dspy.Refine` does; that is no attempt.
+    The first prediction whose reward is at least the threshold is returned at once, without further requests; if there
+    is none, the one with the highest reward. An attempt that raises, for example on a status 500, is used up, and the
+    rest go on. In between, the model may be asked for advice, as in `dspy.Refine`; that does not count as an attempt.
 
     Raises:
         ValueError: attempts is less than 1; the message names it and the value.
@@ -130,9 +130,9 @@ def refine(program: dspy.Module, reward: Reward, threshold: float, attempts: int
 
 
 def save(program: dspy.Module, path: str | Path) -> None:
-    """Write a program of `predictor` or `optimise` to the folder `path`, so that `load` needs nothing else.
+    """Write a program made by `predictor` or `optimise` to the folder `path`; `load` needs nothing else.
 
-    No client and no key is written with it.
+    Neither client nor key is written.
 
     Args:
         path: has no suffix and does not exist yet.
@@ -141,8 +141,8 @@ def save(program: dspy.Module, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> dspy.Module:
-    """The program that was saved to `path`, wherever that folder lies now; it sends the same messages.
+    """The program saved in the folder `path`, which may have been moved; it sends the same messages.
 
-    It is read with pickle, which runs what the file says: load nothing that you would not run.
+    Reading it unpickles it, which runs code from the file: load nothing that you would not run.
     """
     raise NotImplementedError

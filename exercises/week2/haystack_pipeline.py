@@ -1,7 +1,7 @@
-"""Search, read and answer with Haystack: pipelines of components, with a branch and with a loop in them.
+"""Search, read and answer with Haystack: pipelines of components, one with a branch and one with a loop.
 
-A document goes in as {"content": str, "meta": dict}. It comes back as {"content", "meta", "score"}: as it went in, and
-how well it fits, a Python float.
+A document goes in as {"content": str, "meta": dict}. It comes back as {"content", "meta", "score"}: unchanged, plus how
+well it matches, a Python float.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from haystack.utils import Secret
 
 
 def connect(url: str, model: str, api_key: str = "none") -> OpenAIChatGenerator:
-    """A client of the language model that repeats no request: where the server fails, it raises.
+    """A client for the language model that raises if the server fails and never repeats a request.
 
     Args:
         url: of an OpenAI-compatible server; ends in /v1.
-        model: the server's name for the model, which is the `model` of every request.
-        api_key: goes along with every request.
+        model: the server's name for the model, sent as the `model` of every request.
+        api_key: sent with every request.
     """
     raise NotImplementedError
 
 
 def index(documents: Sequence[dict[str, Any]]) -> InMemoryDocumentStore:
-    """A store of documents that BM25 searches. Documents that are equal in content and meta are kept once.
+    """A store of documents for search with BM25. Documents equal in content and meta are kept once.
 
-    A word finds the documents that it stands in, in upper or lower case. A Korean word of two syllables or more also
-    finds those in which particles or other words are attached to it: 부산 finds 부산은 and 부산역에서, before documents
-    that have only its syllables (산은, 부부). It may have a particle itself: 부산을 finds 부산은.
+    A word finds the documents that contain it, in upper or lower case. A Korean word of two syllables or more also
+    finds those in which particles or other words are attached to it: 부산 finds 부산은 and 부산역에서, ahead of
+    documents that contain only its syllables (산은, 부부). It may have a particle itself: 부산을 finds 부산은.
 
     Args:
-        documents: {"content", "meta"} each; left as they are. There may be none.
+        documents: {"content", "meta"} each; not modified. May be empty.
     """
     raise NotImplementedError
 
@@ -50,62 +50,62 @@ def dense_index(documents: Sequence[dict[str, Any]], model_path: str) -> InMemor
 
 
 def dense_search(store: InMemoryDocumentStore, model_path: str, query: str, top_k: int = 3) -> list[dict[str, Any]]:
-    """The `top_k` documents of a `dense_index` that are nearest to the query, best first.
+    """The `top_k` documents of a `dense_index` nearest to the query, best first.
 
-    A document's score is the cosine of the angle between its embedding and the query's. `model_path` is the model that
-    the index was made with.
+    A document's score is the cosine of the angle between its embedding and the query's. `model_path` must be the model
+    that made the index.
     """
     raise NotImplementedError
 
 
 def qa_pipeline(store: InMemoryDocumentStore, generator: OpenAIChatGenerator, top_k: int = 3) -> Pipeline:
-    """A pipeline that answers a question from the documents that it finds, with one request.
+    """A pipeline that answers a question from the documents it finds, with one request.
 
-    The request holds the question and the contents of the best `top_k` documents, or of all that were found where there
-    are fewer: all as they are, whatever letters and braces are in them. The answer is the model's reply, its documents
-    are those of the request with their raw BM25 scores.
+    The request holds the question and the contents of the best `top_k` documents, or of all that were found if there
+    are fewer, unchanged whatever characters and braces they hold. The answer is the model's reply; its documents are
+    those of the request, with their raw BM25 scores.
 
     Args:
         store: made by `index`; several pipelines may search it.
-        generator: made by `connect`, and for this pipeline only: Haystack has no component in two pipelines.
+        generator: made by `connect`, for this pipeline only: a Haystack component cannot be in two pipelines.
     """
     raise NotImplementedError
 
 
 def routed_pipeline(store: InMemoryDocumentStore, generator: OpenAIChatGenerator, min_score: float) -> Pipeline:
-    """`qa_pipeline` with a branch: what the documents do not say is not asked.
+    """`qa_pipeline` with a branch: the model is not asked what the documents do not say.
 
-    Where the best document has a raw BM25 score of at least `min_score`, the answer comes from the best three as in
-    `qa_pipeline`. Otherwise, and where no document is found, it is a sentence saying that the answer is not known,
-    without documents and without a request.
+    If the best document's raw BM25 score is at least `min_score`, the answer comes from the best three documents as in
+    `qa_pipeline`. Otherwise, or if no document is found, it is a sentence saying that the answer is not known, without
+    documents and without a request.
     """
     raise NotImplementedError
 
 
 def validated_pipeline(generator: OpenAIChatGenerator, required_keys: Sequence[str], max_loops: int = 3) -> Pipeline:
-    """A pipeline whose answer is a dictionary: what the model says is checked, and sent back until it is right.
+    """A pipeline whose answer is a dictionary: the model's reply is checked, and sent back until it is right.
 
-    A request holds the question and asks for a JSON object with every required key. A reply that is anything else (no
-    JSON, JSON of another kind, an object in which a key is missing, a call of a tool instead of a text) goes back: the
-    next request holds the question again, the reply, and what is wrong with it, the missing keys by name. The first
-    reply that will do is the answer, with whatever other keys it has; there are no documents.
+    A request holds the question and asks for a JSON object with every required key. Any other reply (not JSON, JSON
+    that is not an object, an object with a key missing, a tool call instead of text) is sent back: the next request
+    holds the question again, the reply, and what is wrong with it, naming the missing keys. The first valid reply is
+    the answer, including any other keys it has; there are no documents.
 
-    No more than `max_loops` requests are made. Where none of the replies would do, an exception is raised.
+    At most `max_loops` requests are made. If no reply is valid, an exception is raised.
     The next question starts afresh.
     """
     raise NotImplementedError
 
 
 def ask(pipeline: Pipeline, question: str) -> dict[str, Any]:
-    """Run any of the three pipelines above: {"answer", "documents"}, the documents best first.
+    """Run any of the three pipelines above: returns {"answer", "documents"}, the documents best first.
 
-    What a component or the server raises is raised; the pipeline can be asked again afterwards.
+    Exceptions of a component or the client propagate; the pipeline can be asked again afterwards.
     """
     raise NotImplementedError
 
 
 def extractive_pipeline(store: InMemoryDocumentStore, reader_path: str, top_k: int = 3) -> Pipeline:
-    """A pipeline that reads: its answer is a piece of one of the best `top_k` documents that BM25 finds.
+    """An extractive pipeline: its answer is a piece of one of the best `top_k` documents that BM25 finds.
 
     Args:
         store: made by `index`.
@@ -115,13 +115,12 @@ def extractive_pipeline(store: InMemoryDocumentStore, reader_path: str, top_k: i
 
 
 def extract(pipeline: Pipeline, question: str) -> dict[str, Any]:
-    """Run an `extractive_pipeline`: {"answer", "score", "document"}.
+    """Run an `extractive_pipeline`: returns {"answer", "score", "document"}.
 
-    The answer is the piece, in any of the documents, that the reader gives the largest sum of a start logit at its
-    first and an end logit at its last token. It stands in the document word for word, also where that is longer than
-    what the reader takes at once: then it is read in overlapping windows. There is always an answer, however unsure
-    the reader is, as long as BM25 finds a document.
+    The answer is the piece of any of the documents with the largest sum of start logit at its first token and end
+    logit at its last, word for word as in the document. A document longer than the reader's input is read in
+    overlapping windows. There is always an answer, however unsure the reader is, as long as BM25 finds a document.
 
-    The score says how sure the reader is, a Python float from 0 to 1. The document is the one that holds the answer.
+    The score says how sure the reader is, a Python float from 0 to 1. The document is the one that contains the answer.
     """
     raise NotImplementedError

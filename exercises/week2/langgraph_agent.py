@@ -1,4 +1,4 @@
-"""Agents as graphs whose state is stored after each step: what is finished stays finished, whatever happens."""
+"""Agents as graphs whose state is stored after each step: finished work stays finished, whatever happens."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from pydantic import SecretStr
 
 
 def connect(url: str, model: str, api_key: str = "none") -> BaseChatModel:
-    """LangChain's client of a server that speaks OpenAI's chat completions.
+    """LangChain's client for a server that speaks OpenAI's chat-completions protocol.
 
-    It never tries again: one call is one request, and an answer that is an error or no JSON raises the client's own
-    exception. It keeps no answer for later, also where LangChain has a cache for all models.
+    It never retries: one call is one request, and a reply that is an error or not JSON raises the client's own
+    exception. It caches no answers, even if LangChain has a cache for all models.
 
     Args:
-        url: of the API, it ends in /v1.
-        model: the server's name for the model, which is the `model` of each request.
-        api_key: what the server wants to see.
+        url: of the API; ends in /v1.
+        model: the server's name for the model, sent as the `model` of each request.
+        api_key: sent with each request.
     """
     raise NotImplementedError
 
 
 def sqlite_checkpointer(path: str | Path) -> BaseCheckpointSaver:
-    """A checkpointer that keeps everything in this file, which is made where there is none.
+    """A checkpointer that keeps everything in this file, which is created if missing.
 
     Several processes may have the file open, and several threads of a process may use the checkpointer.
     """
@@ -49,21 +49,21 @@ def research_graph(
     checkpointer: BaseCheckpointSaver | None = None,
     max_rounds: int = 3,
 ) -> Pregel:
-    """A graph that looks things up until they answer the question. `ask` and `resume` run it.
+    """A graph that looks things up until the findings answer the question. `ask` and `resume` run it.
 
     The model is called
 
-    1. to analyse the question: its reply, without white space around it, is the first query;
-    2. to judge, after each look-up, the last one too, by the question and all findings so far. A reply that begins
-       with `yes` ends the search, `no: QUERY` names the next query, in capitals or not; after any other reply the query
-       stays the same;
-    3. to answer, from the question and all findings, after a `yes` or max_rounds look-ups: its reply is the answer.
+    1. to analyse the question: its reply, without surrounding white space, is the first query;
+    2. to judge, after each lookup including the last, from the question and all findings so far. A reply that begins
+       with `yes` ends the search, `no: QUERY` names the next query, both in upper or lower case; after any other reply
+       the query stays the same;
+    3. to answer, from the question and all findings, after a `yes` or max_rounds lookups: its reply is the answer.
 
     Args:
         llm: the model.
-        lookup: finds something by a query. Where it raises, the exception's message is the finding.
-        checkpointer: where the state is stored after each step, None for nowhere.
-        max_rounds: at least 1. No question takes more look-ups than that.
+        lookup: returns what it finds for a query. If it raises, the exception's message is the finding.
+        checkpointer: where the state is stored after each step; None for nowhere.
+        max_rounds: at least 1; the maximum number of lookups per question.
 
     Raises:
         ValueError: max_rounds is less than 1; the message names it and the value.
@@ -74,99 +74,99 @@ def research_graph(
 def tool_agent(
     llm: BaseChatModel, tools: Sequence[Callable[[str], str]], checkpointer: BaseCheckpointSaver | None = None
 ) -> Pregel:
-    """A ReAct agent: the model calls tools until it says something instead. `ask` and `resume` run it.
+    """A ReAct agent: the model calls tools until it replies without a tool call. `ask` and `resume` run it.
 
-    With a checkpointer the questions of a thread are one conversation, which each request holds in full. A request is
-    always one that the protocol allows: behind the model's tool calls stand the results, one for each.
+    With a checkpointer the questions of a thread are one conversation, which each request holds in full. Every request
+    is one that the protocol allows: the model's tool calls are followed by their results, one for each.
 
-    None of these ends the run; the result of such a call tells the model what was wrong, and other calls of the same
-    reply are done as usual:
+    None of these ends the run; the result of such a call tells the model what was wrong, and the other calls of the
+    same reply run as usual:
 
     - a tool raises: the result holds the exception's message,
-    - the arguments are no JSON, or not what the tool takes,
-    - there is no such tool: the result holds the name that the model used.
+    - the arguments are not JSON, or do not fit the tool,
+    - the tool does not exist: the result holds the name that the model used.
 
     Args:
         llm: the model.
-        tools: functions with a name and a docstring, which is what the model is told about them. It may call several
+        tools: functions with a name and a docstring, which are what the model is told about them. It may call several
             at once, and the same one again.
-        checkpointer: where the state is stored after each step, None for nowhere.
+        checkpointer: where the state is stored after each step; None for nowhere.
     """
     raise NotImplementedError
 
 
 def ask(graph: Pregel, text: str, thread_id: str, recursion_limit: int = 25) -> str:
-    """Ask a `research_graph` or a `tool_agent`, and give its answer.
+    """Ask a `research_graph` or a `tool_agent`, and return its answer.
 
-    With a checkpointer, the result of each node is on disk before the next one begins, even if the disk is slow. What
-    is asked on one thread is not known on another. A second question on the same thread has all its rounds and model
-    calls before it; a run that was cut off there before is given up.
+    With a checkpointer, each node's result is on disk before the next node begins, even if the disk is slow. Threads
+    know nothing of each other. A second question on the same thread has all its rounds and model calls again; an
+    interrupted run on the thread is abandoned.
 
     Args:
         graph: with or without a checkpointer.
         text: the question.
         thread_id: the conversation that it belongs to.
-        recursion_limit: at least 1. The model is called so many times at most. Where the run has not come to its end by
-            then, the answer is a sentence that names this number.
+        recursion_limit: at least 1; the maximum number of model calls. If the run has not finished by then, the answer
+            is a sentence that names this number.
 
     Raises:
         ValueError: recursion_limit is less than 1; the message names it and the value.
-        Exception: the client's own, when a call of the model fails. It is not tried again.
+        Exception: the client's own, if a model call fails. It is not retried.
     """
     raise NotImplementedError
 
 
 def resume(graph: Pregel, thread_id: str) -> str:
-    """Finish the run that was cut off on this thread by a failing call or the death of its process. Give its answer.
+    """Finish the run on this thread that a failing call or the death of its process interrupted; return its answer.
 
-    Nodes that were finished don't run again: neither the model nor a look-up is asked again what it has answered. The
-    one that was cut off does run again. It need not be the same process, nor the same graph object, only one of the
-    same kind on the same checkpoints. Where the last run is finished, its answer is given, and nobody is asked.
+    Finished nodes do not run again: no model call or lookup that was answered is repeated. The interrupted node does
+    run again. Process and graph object may be different ones, as long as the graph is of the same kind and uses the
+    same checkpoints. If the last run is finished, its answer is returned without calling anything.
 
     Raises:
         ValueError: there is no run on the thread, or the graph has no checkpointer; the message names thread_id.
-        Exception: the client's own, when a call of the model fails. The run can be resumed again.
+        Exception: the client's own, if a model call fails. The run can be resumed again.
     """
     raise NotImplementedError
 
 
 def approval_graph(llm: BaseChatModel, act: Callable[[str], str], checkpointer: BaseCheckpointSaver) -> Pregel:
-    """A graph that drafts something, waits for a person, and then acts. `start` and `decide` run it.
+    """A graph that drafts a text, waits for a person, and then acts on it. `start` and `decide` run it.
 
     Args:
-        llm: the model, which makes the draft of the request.
-        act: does it, and cannot be undone.
+        llm: the model, which drafts what the request asks for.
+        act: called with the approved text; cannot be undone.
         checkpointer: where the draft waits, perhaps for days and for another process.
     """
     raise NotImplementedError
 
 
 def start(graph: Pregel, request: str, thread_id: str) -> dict[str, str]:
-    """Have a draft of the request made by an `approval_graph`, with one call of the model.
+    """Have an `approval_graph` draft what the request asks for, with one model call.
 
-    A new request on the same thread takes the place of the one before.
+    A new request on the same thread replaces the previous one.
 
     Returns:
-        {"status": "waiting", "draft": what the model replied}
+        {"status": "waiting", "draft": the model's reply}
 
     Raises:
-        Exception: the client's own, when the call fails. It is not tried again.
+        Exception: the client's own, if the call fails. It is not retried.
     """
     raise NotImplementedError
 
 
 def decide(graph: Pregel, thread_id: str, approved: bool, edit: str | None = None) -> dict[str, str | None]:
-    """Decide about the draft that waits on this thread, perhaps in another process than the one that had it made.
+    """Decide about the draft that is waiting on this thread, possibly in a different process from `start`.
 
-    The model is not asked again. Where the draft is approved, act is called with it, or with the edit, exactly once: a
-    second decide gives the outcome of the first and never acts. Only if the process dies inside act, or act raises,
-    does the next decide call it again, with the same text, by the decision that was made then.
+    The model is not called again. If the draft is approved, act is called with it, or with the edit, exactly once: a
+    second decide returns the outcome of the first and never acts. Only if the process dies inside act, or act raises,
+    does the next decide call it again, with the same text, as the first decision says.
 
     Args:
         graph: an `approval_graph`.
         thread_id: as given to `start`.
         approved: whether to act.
-        edit: a text to act on in place of the draft; an empty text is a text.
+        edit: a text to act on instead of the draft; an empty text counts.
 
     Returns:
         {"status": "done", "result": what act returned} or {"status": "rejected", "result": None}

@@ -1,6 +1,6 @@
-"""Two workflows of LlamaIndex: one that researches a question in parallel, one that waits for a person's word.
+"""Two LlamaIndex workflows: one that researches a question in parallel, one that waits for a person's decision.
 
-A step takes an event and gives events; its annotations say which, and the workflow connects the steps by them.
+A step accepts an event and returns events; its annotations say which, and the workflow connects the steps by them.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ from llama_index.llms.openai_like import OpenAILike
 
 
 def connect(url: str, model: str, api_key: str = "none") -> LLM:
-    """LlamaIndex's client of a model that is served with OpenAI's chat protocol.
+    """LlamaIndex's client for a model served with OpenAI's chat protocol.
 
-    It keeps no answers and repeats no request: a request that fails raises the client's error at once.
+    It caches no answers and never retries: a request that fails raises the client's error at once.
 
     Args:
-        url: where the API begins, ending in /v1.
-        model: the server's name for the model, which the requests carry as it is.
+        url: base address of the API; ends in /v1.
+        model: the server's name for the model, sent unchanged in each request.
         api_key: sent with each request.
     """
     raise NotImplementedError
 
 
 class ResearchWorkflow(Workflow):
-    """Splits a question, answers all parts at once, each from the document that fits it, and makes one answer.
+    """Splits a question, answers all parts at once, each from its best document, and makes one answer.
 
-    `await workflow.run(question="…")` gives {"answer": str, "sources": list of str}:
+    `await workflow.run(question="…")` returns {"answer": str, "sources": list of str}:
 
     1. The model gets the question and replies with a JSON list of n sub-questions, which are strings.
-    2. For each the best document is found, and the model, given the two and no other document, answers. These n
-       requests are sent at once, however many they are: none waits for the answer to another.
+    2. For each, the best document is found, and the model answers, given the sub-question and that document only.
+       These n requests are sent at once, however many there are: none waits for another's answer.
     3. The model gets the question and the n answers, and its reply is the answer.
 
-    That makes n + 2 requests; for an empty list, two. The sources are the documents that were used, one for each
-    sub-question, in the order of the sub-questions, whichever was answered first. Sub-questions may be alike.
+    That makes n + 2 requests; for an empty list, two. The sources are the documents used, one per sub-question, in the
+    order of the sub-questions, whichever was answered first. The same sub-question may occur more than once.
 
     The best document is the one that shares the words of the sub-question. A word is a run of letters and digits of
-    any script, in upper or lower case. How often a document says a word that the others have, too, decides nothing.
-    Where no document shares a word, it is any of them. Documents are passed on whole.
+    any script, in upper or lower case. How often a document repeats a word that the others have too makes no
+    difference. If no document shares a word, it is any of them. Documents are passed on whole.
 
-    A step that fails is tried again up to `max_retries` more times, the others and what is finished are not repeated.
-    Failing means: the client raises whatever exception, or the reply to 1. is, as a whole, no JSON list of strings (a
-    code fence around it may be taken off).
+    A step that fails is retried up to `max_retries` times; other steps and finished work are not repeated. A step fails
+    if the client raises any exception, or if the whole reply to 1. is not a JSON list of strings (a code fence around
+    it may be stripped).
     After the last attempt the run raises that error: the client's own, or a ValueError that shows the reply.
 
-    A workflow may be run many times, also at the same time; the runs have nothing to do with each other.
+    A workflow may be run many times, even at the same time; the runs are independent of each other.
 
     Args:
         llm: the model, as made by `connect`.
-        documents: what the answers are taken from, at least one text.
-        timeout: seconds after which a run raises WorkflowTimeoutError, whatever the model's server does meanwhile.
+        documents: the texts to answer from, at least one.
+        timeout: seconds after which a run raises WorkflowTimeoutError, whatever the model's server is doing.
         max_retries: at least 0, for this workflow alone.
 
     Raises:
@@ -82,18 +82,18 @@ class ReviewWorkflow(Workflow):
     `handler = workflow.run(request="…")`:
 
     1. The model gets the request; its reply is the draft.
-    2. `handler.stream_events()` gives an InputRequiredEvent whose `prefix` is the draft, and the run waits.
+    2. `handler.stream_events()` yields an InputRequiredEvent whose `prefix` is the draft, and the run waits.
     3. The person answers: `handler.ctx.send_event(HumanResponseEvent(response="…"))`.
-       - "yes", "ok" or "approve", in upper or lower case and with or without white space around it: the draft is the
-         result, without another request.
-       - Anything else, "" as well: the model gets the draft and the response, and its reply is the result.
+       - "yes", "ok" or "approve", in upper or lower case and with or without surrounding white space: the draft is the
+         result, without a further request.
+       - Anything else, including "": the model gets the draft and the response, and its reply is the result.
 
-    `await handler` gives the result, a str. Nothing is tried again: a request that fails raises the client's error.
-    A workflow may be run many times, also at the same time; the runs have nothing to do with each other.
+    `await handler` returns the result, a str. Nothing is retried: a request that fails raises the client's error.
+    A workflow may be run many times, even at the same time; the runs are independent of each other.
 
     Args:
         llm: the model, as made by `connect`.
-        timeout: seconds after which a run raises WorkflowTimeoutError, the wait for the person included.
+        timeout: seconds after which a run raises WorkflowTimeoutError, including the wait for the person.
     """
 
     def __init__(self, llm: LLM, timeout: float = 30) -> None:

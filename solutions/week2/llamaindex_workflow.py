@@ -1,6 +1,6 @@
-"""Two workflows of LlamaIndex: one that researches a question in parallel, one that waits for a person's word.
+"""Two LlamaIndex workflows: one that researches a question in parallel, one that waits for a person's decision.
 
-A step takes an event and gives events; its annotations say which, and the workflow connects the steps by them.
+A step accepts an event and returns events; its annotations say which, and the workflow connects the steps by them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llama_index.llms.openai_like import OpenAILike
 
 _Reading = TypeVar("_Reading")
 
-_FENCE = re.compile(r"^\s*```(?:json)?|```\s*$")  # which many models put around JSON
+_FENCE = re.compile(r"^\s*```(?:json)?|```\s*$")  # many models put one around JSON
 
 _SPLIT = PromptTemplate(
     "Split the question into the sub-questions that must be answered first, each of which can be understood without "
@@ -38,9 +38,7 @@ _SPLIT = PromptTemplate(
 _ANSWER = PromptTemplate(
     "Answer the question from the document alone, in one sentence.\n\nDocument: {document}\n\nQuestion: {question}"
 )
-_CONCLUDE = PromptTemplate(
-    "Answer the question with the help of what has been found out.\n\n{findings}\n\nQuestion: {question}"
-)
+_CONCLUDE = PromptTemplate("Answer the question with the help of these findings.\n\n{findings}\n\nQuestion: {question}")
 _DRAFT = PromptTemplate("Write what is asked for, and nothing else.\n\n{request}")
 _REVISE = PromptTemplate(
     "Change the draft as the comment says. Reply with the new text and with nothing else.\n\n"
@@ -49,16 +47,16 @@ _REVISE = PromptTemplate(
 
 
 def connect(url: str, model: str, api_key: str = "none") -> LLM:
-    """LlamaIndex's client of a model that is served with OpenAI's chat protocol.
+    """LlamaIndex's client for a model served with OpenAI's chat protocol.
 
-    It keeps no answers and repeats no request: a request that fails raises the client's error at once.
+    It caches no answers and never retries: a request that fails raises the client's error at once.
 
     Args:
-        url: where the API begins, ending in /v1.
-        model: the server's name for the model, which the requests carry as it is.
+        url: base address of the API; ends in /v1.
+        model: the server's name for the model, sent unchanged in each request.
         api_key: sent with each request.
     """
-    # The limit of the client is above any that a workflow is likely to have, so that the workflow's decides.
+    # The client's timeout is longer than any workflow's is likely to be, so that the workflow's decides.
     return OpenAILike(model=model, api_base=url, api_key=api_key, is_chat_model=True, max_retries=0, timeout=600)
 
 
@@ -78,33 +76,33 @@ class _Finding(Event):
 
 
 class ResearchWorkflow(Workflow):
-    """Splits a question, answers all parts at once, each from the document that fits it, and makes one answer.
+    """Splits a question, answers all parts at once, each from its best document, and makes one answer.
 
-    `await workflow.run(question="…")` gives {"answer": str, "sources": list of str}:
+    `await workflow.run(question="…")` returns {"answer": str, "sources": list of str}:
 
     1. The model gets the question and replies with a JSON list of n sub-questions, which are strings.
-    2. For each the best document is found, and the model, given the two and no other document, answers. These n
-       requests are sent at once, however many they are: none waits for the answer to another.
+    2. For each, the best document is found, and the model answers, given the sub-question and that document only.
+       These n requests are sent at once, however many there are: none waits for another's answer.
     3. The model gets the question and the n answers, and its reply is the answer.
 
-    That makes n + 2 requests; for an empty list, two. The sources are the documents that were used, one for each
-    sub-question, in the order of the sub-questions, whichever was answered first. Sub-questions may be alike.
+    That makes n + 2 requests; for an empty list, two. The sources are the documents used, one per sub-question, in the
+    order of the sub-questions, whichever was answered first. The same sub-question may occur more than once.
 
     The best document is the one that shares the words of the sub-question. A word is a run of letters and digits of
-    any script, in upper or lower case. How often a document says a word that the others have, too, decides nothing.
-    Where no document shares a word, it is any of them. Documents are passed on whole.
+    any script, in upper or lower case. How often a document repeats a word that the others have too makes no
+    difference. If no document shares a word, it is any of them. Documents are passed on whole.
 
-    A step that fails is tried again up to `max_retries` more times, the others and what is finished are not repeated.
-    Failing means: the client raises whatever exception, or the reply to 1. is, as a whole, no JSON list of strings (a
-    code fence around it may be taken off).
+    A step that fails is retried up to `max_retries` times; other steps and finished work are not repeated. A step fails
+    if the client raises any exception, or if the whole reply to 1. is not a JSON list of strings (a code fence around
+    it may be stripped).
     After the last attempt the run raises that error: the client's own, or a ValueError that shows the reply.
 
-    A workflow may be run many times, also at the same time; the runs have nothing to do with each other.
+    A workflow may be run many times, even at the same time; the runs are independent of each other.
 
     Args:
         llm: the model, as made by `connect`.
-        documents: what the answers are taken from, at least one text.
-        timeout: seconds after which a run raises WorkflowTimeoutError, whatever the model's server does meanwhile.
+        documents: the texts to answer from, at least one.
+        timeout: seconds after which a run raises WorkflowTimeoutError, whatever the model's server is doing.
         max_retries: at least 0, for this workflow alone.
 
     Raises:
@@ -123,12 +121,12 @@ class ResearchWorkflow(Workflow):
 
     @step
     async def _split(self, ctx: Context, event: _Question) -> list[_SubQuestion]:
-        """A list opens a batch: each of its events starts a step of its own."""
+        """Returning a list opens a batch: each of its events starts its own step."""
         await ctx.store.set("question", event.question)
         questions = await self._ask(_SPLIT, _json_list, question=event.question)
         return [_SubQuestion(place=place, question=question) for place, question in enumerate(questions)]
 
-    @step(num_workers=1000)  # at the same time; 4 where nothing is said
+    @step(num_workers=1000)  # at the same time; the default is 4
     async def _answer(self, event: _SubQuestion) -> _Finding:
         document = self.library.best(event.question)
         answer = await self._ask(_ANSWER, str, document=document, question=event.question)
@@ -136,7 +134,7 @@ class ResearchWorkflow(Workflow):
 
     @step
     async def _conclude(self, ctx: Context, findings: list[_Finding]) -> StopEvent:
-        """Taking a list waits for the whole batch, which comes in the order in which the steps ended."""
+        """Accepting a list waits for the whole batch, which is in the order in which the steps finished."""
         findings = sorted(findings, key=lambda finding: finding.place)
         answer = await self._ask(
             _CONCLUDE,
@@ -147,7 +145,7 @@ class ResearchWorkflow(Workflow):
         return StopEvent(result={"answer": answer, "sources": [finding.document for finding in findings]})
 
     async def _ask(self, prompt: PromptTemplate, read: Callable[[str], _Reading], **values: str) -> _Reading:
-        """What `read` makes of the model's reply. Not by @step(retry_policy=…): that one belongs to the class."""
+        """What `read` makes of the model's reply, with retries. (A @step(retry_policy=…) would belong to the class.)"""
         failures = 0
         while True:
             try:
@@ -156,7 +154,7 @@ class ResearchWorkflow(Workflow):
                 failures += 1
                 if failures > self.max_retries:
                     raise
-                await asyncio.sleep(0.05 * 2**failures)  # a server that is out of breath gets time to recover
+                await asyncio.sleep(0.05 * 2**failures)  # give an overloaded server time to recover
 
 
 def _json_list(reply: str) -> list[str]:
@@ -165,12 +163,12 @@ def _json_list(reply: str) -> list[str]:
     except json.JSONDecodeError:
         found = None
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise ValueError(f"the model was to reply with a JSON list of strings, not {reply!r}")
+        raise ValueError(f"the model should reply with a JSON list of strings, not {reply!r}")
     return found
 
 
 class _Library:
-    """Documents that are found by their words; the fewer of them have a word, the more it weighs."""
+    """Documents found by their words; the fewer documents have a word, the more it weighs."""
 
     def __init__(self, documents: Sequence[str]) -> None:
         self.documents = list(documents)
@@ -179,7 +177,7 @@ class _Library:
         self.weights = {word: math.log(1 + len(documents) / count) for word, count in holders.items()}
 
     def best(self, question: str) -> str:
-        """The document whose shared words weigh most, the first of equals."""
+        """The document whose shared words weigh most; the first one on ties."""
         asked = _words(question)
         scores = [math.fsum(self.weights[word] for word in asked & words) for words in self.words]
         return self.documents[scores.index(max(scores))]
@@ -203,18 +201,18 @@ class ReviewWorkflow(Workflow):
     `handler = workflow.run(request="…")`:
 
     1. The model gets the request; its reply is the draft.
-    2. `handler.stream_events()` gives an InputRequiredEvent whose `prefix` is the draft, and the run waits.
+    2. `handler.stream_events()` yields an InputRequiredEvent whose `prefix` is the draft, and the run waits.
     3. The person answers: `handler.ctx.send_event(HumanResponseEvent(response="…"))`.
-       - "yes", "ok" or "approve", in upper or lower case and with or without white space around it: the draft is the
-         result, without another request.
-       - Anything else, "" as well: the model gets the draft and the response, and its reply is the result.
+       - "yes", "ok" or "approve", in upper or lower case and with or without surrounding white space: the draft is the
+         result, without a further request.
+       - Anything else, including "": the model gets the draft and the response, and its reply is the result.
 
-    `await handler` gives the result, a str. Nothing is tried again: a request that fails raises the client's error.
-    A workflow may be run many times, also at the same time; the runs have nothing to do with each other.
+    `await handler` returns the result, a str. Nothing is retried: a request that fails raises the client's error.
+    A workflow may be run many times, even at the same time; the runs are independent of each other.
 
     Args:
         llm: the model, as made by `connect`.
-        timeout: seconds after which a run raises WorkflowTimeoutError, the wait for the person included.
+        timeout: seconds after which a run raises WorkflowTimeoutError, including the wait for the person.
     """
 
     def __init__(self, llm: LLM, timeout: float = 30) -> None:

@@ -1,4 +1,4 @@
-"""Graded tests of week2/llamaindex_workflow: what the model was asked, when, how often, and what came of it."""
+"""Graded tests of week2/llamaindex_workflow: what the model was asked, when and how often, and the results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SPLIT, ANSWER = "the question", "the answer"
 
 @dataclass(frozen=True)
 class Part:
-    """A sub-question, the document that has the answer, and the answer."""
+    """A sub-question, the document with its answer, and the answer."""
 
     question: str
     document: str
@@ -48,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Research:
-    """A question, the sub-questions that the model splits it into, and its last word."""
+    """A question, the sub-questions that the model splits it into, and its final answer."""
 
     question: str
     parts: list[Part]
@@ -64,7 +64,7 @@ class Research:
 
 
 def bridges(draw, number, sets=1):
-    """Questions about the bridges of so many cities each, no city twice."""
+    """Questions about the bridges of this many cities each; no city occurs twice."""
     cities = [CITIES[index] for index in draw.permutation(len(CITIES)).tolist()]
     counts = [100 + count for count in draw.permutation(900).tolist()]
     made = []
@@ -86,8 +86,8 @@ def bridges(draw, number, sets=1):
 class Reader:
     """A model that splits each question as written, answers each sub-question and, from the answers, the question.
 
-    `first`: what it replies instead at first, by the stage: SPLIT, the number of a sub-question, or ANSWER.
-    `seconds`: how late the reply to a sub-question is.
+    `first`: what it replies instead at first, by stage: SPLIT, the number of a sub-question, or ANSWER.
+    `seconds`: the delay of the reply to a sub-question.
     """
 
     llm: object
@@ -99,7 +99,7 @@ class Reader:
         self.llm.answer(self.reply)
 
     def about(self, request: ChatRequest) -> tuple[Research, str | int]:
-        """Which question a request is about, and at what stage. What has no place in one is at no stage."""
+        """The question that a request is about, and its stage; a request that fits nowhere is "something else"."""
         text = request.text
         for research in self.all:
             if any(part.answer in text for part in research.parts):
@@ -123,7 +123,7 @@ class Reader:
         if stage == ANSWER:
             return say(research.answer if research.question in request.text else "What was the question?")
         if stage == "something else":
-            return fail(400, "this is about nothing that was asked")
+            return fail(400, "this request fits none of the questions")
         return late(say(research.parts[stage].answer), self.seconds(stage))
 
     def asked(self, research: Research | None = None) -> dict[str | int, int]:
@@ -134,34 +134,34 @@ class Reader:
 
 
 def once(research):
-    """How often the model is to be asked at each stage where nothing fails."""
+    """How often the model should be asked at each stage if nothing fails."""
     return {SPLIT: 1, **dict.fromkeys(range(len(research.parts)), 1), ANSWER: 1}
 
 
 def check_asked(reader, expected, research=None):
-    """The model was asked so often at each stage."""
-    came = reader.asked(research)
+    """The model was asked this often at each stage."""
+    asked = reader.asked(research)
     names = {SPLIT: "to split the question", ANSWER: "to answer the question"}
     wrong = [
         f"{names.get(stage, stage if isinstance(stage, str) else f'sub-question {stage + 1}')}: "
-        f"{came.get(stage, 0)} times, not {expected.get(stage, 0)}"
-        for stage in [*expected, *(stage for stage in came if stage not in expected)]
-        if came.get(stage, 0) != expected.get(stage, 0)
+        f"{asked.get(stage, 0)} times, not {expected.get(stage, 0)}"
+        for stage in [*expected, *(stage for stage in asked if stage not in expected)]
+        if asked.get(stage, 0) != expected.get(stage, 0)
     ]
-    expect.that(not wrong, f"the model was asked another number of times. {'; '.join(wrong)}")
+    expect.that(not wrong, f"the model was asked the wrong number of times. {'; '.join(wrong)}")
 
 
 def check_raised(got, kind, *words):
-    """The run raised an exception of this kind that says these words."""
+    """The run raised an exception of this kind whose message contains these words."""
     trouble = got.trouble
-    expect.that(trouble is not None, f"the run raised nothing, it gave {got.result.output!r}", expected=kind)
+    expect.that(trouble is not None, f"the run raised nothing but returned {got.result.output!r}", expected=kind)
     expect.that(kind in trouble.bases, f"the run raised {trouble.message}", expected=kind)
     missing = [word for word in words if word not in trouble.message]
     expect.that(not missing, f"the error does not say {missing[:1]}: {trouble.message}")
 
 
 def research(module, url, model, documents, question, options):
-    """What the workflow makes of a question."""
+    """The workflow's result for a question."""
     workflow = module.ResearchWorkflow(module.connect(url, model), documents, **options)
 
     async def main():
@@ -178,7 +178,7 @@ def run(submission, llm, about, documents=None, **options):
 
 
 def complete(module, url, model, prompts, wait):
-    """The model's replies to some prompts, asked for with or without `await`."""
+    """The model's replies to some prompts, requested with or without `await`."""
     client = module.connect(url, model)
 
     async def main():
@@ -190,7 +190,7 @@ def complete(module, url, model, prompts, wait):
 @pytest.mark.points(2)
 @pytest.mark.handout("connect")
 def test_the_client_reaches_the_model(submission, llm):
-    """The prompt arrives as it is, with the model's name, and the reply comes back."""
+    """The prompt arrives unchanged, with the model's name, and the reply comes back."""
     llm.script(say("It lies by the sea."), needed=False)
     (reply,) = submission.run(complete, llm.url, llm.name, ["Where does Busan lie?"], False).output
     expect.that(len(llm.requests) == 1, f"{len(llm.requests)} requests for one prompt")
@@ -204,7 +204,7 @@ def test_the_client_reaches_the_model(submission, llm):
 @pytest.mark.handout("connect")
 @pytest.mark.parametrize("wait", [False, True], ids=["complete", "acomplete"])
 def test_the_client_does_not_try_again(submission, llm, wait):
-    """A status of 500 is raised after one request."""
+    """Status 500 raises after one request."""
     llm.script(fail(), say("too late"))
     got = submission.run(complete, llm.url, llm.name, ["Where does Busan lie?"], wait)
     expect.that(len(llm.requests) == 1, f"the client sent {len(llm.requests)} requests")
@@ -214,7 +214,7 @@ def test_the_client_does_not_try_again(submission, llm, wait):
 @pytest.mark.points(1)
 @pytest.mark.handout("connect")
 def test_the_client_keeps_no_answers(submission, llm):
-    """The same prompt twice is two requests."""
+    """The same prompt twice makes two requests."""
     llm.script(say("heads"), say("tails"))
     expect(submission.run(complete, llm.url, llm.name, ["Toss a coin."] * 2, True)).equal_to(["heads", "tails"])
 
@@ -269,7 +269,7 @@ def test_the_answer_is_made_from_all_that_was_found(submission, draw, llm):
 @pytest.mark.points(1)
 @pytest.mark.handout("research")
 def test_alike_sub_questions_are_answered_each(submission, draw, llm):
-    """The model asks the same twice: two requests, two sources."""
+    """If the model asks the same sub-question twice, there are two requests and two sources."""
     about = bridges(draw, 2)
     about = Research(about.question, [about.parts[0], about.parts[1], about.parts[0]], about.answer)
     reader = Reader(llm, (about,))
@@ -281,7 +281,7 @@ def test_alike_sub_questions_are_answered_each(submission, draw, llm):
 @pytest.mark.points(2)
 @pytest.mark.handout("collect")
 def test_there_may_be_nothing_to_split(submission, llm):
-    """An empty list is a list: the model is asked for the answer at once, and there are no sources."""
+    """For an empty list the model is asked for the answer at once, and there are no sources."""
     llm.script(say("[]"), say("It is 42."))
     got = submission.run(research, llm.url, llm.name, ["A text."], "What is six times seven?", {"timeout": 5})
     expect(got).equal_to({"answer": "It is 42.", "sources": []})
@@ -291,20 +291,20 @@ def test_there_may_be_nothing_to_split(submission, llm):
 @pytest.mark.points(1)
 @pytest.mark.handout("research")
 def test_braces_are_letters_like_others(submission, llm):
-    """Documents, questions and replies may hold { and }, which templates take for places to fill."""
+    """Documents, questions and replies may hold { and }, which are not template fields."""
     part = Part("What does {f} print?", "The program {f} prints {question} and {}.", "It prints {document}.")
     about = Research('Is {"a": 1} printed by {question}?', [part], "No, {answer}.")
     reader = Reader(llm, (about,))
     got = run(submission, llm, about)
     check_asked(reader, once(about))
-    expect.that(part.document in llm.requests[1].text, "the document did not reach the model as it is")
+    expect.that(part.document in llm.requests[1].text, "the document did not reach the model unchanged")
     expect(got).equal_to(about.result)
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("real")
 def test_any_model_can_research(submission, llm):
-    """Whatever the model says: an answer, and a document and a request for each sub-question."""
+    """With any model: an answer, and a document and a request for each sub-question."""
     documents = ["Busan is a port in the south of Korea.", "Turku is a port in the south of Finland."]
     question = "In which countries are the ports Busan and Turku?"
     llm.script(
@@ -314,12 +314,12 @@ def test_any_model_can_research(submission, llm):
         say("Korea and Finland."),
         needed=False,
     )
-    came = submission.run(research, llm.url, llm.name, documents, question, {"timeout": 600, "max_retries": 5}).output
-    expect.that(isinstance(came, dict) and set(came) == {"answer", "sources"}, f"the result is {came!r}")
-    expect.that(isinstance(came["answer"], str) and came["answer"], f"the answer is {came['answer']!r}")
-    sources = came["sources"]
-    expect.that(isinstance(sources, list), f"the sources are no list: {sources!r}")
-    expect.that(all(source in documents for source in sources), f"the sources are no documents: {sources!r}")
+    result = submission.run(research, llm.url, llm.name, documents, question, {"timeout": 600, "max_retries": 5}).output
+    expect.that(isinstance(result, dict) and set(result) == {"answer", "sources"}, f"the result is {result!r}")
+    expect.that(isinstance(result["answer"], str) and result["answer"], f"the answer is {result['answer']!r}")
+    sources = result["sources"]
+    expect.that(isinstance(sources, list), f"the sources are not a list: {sources!r}")
+    expect.that(all(source in documents for source in sources), f"the sources are not all documents: {sources!r}")
     expect.that(len(llm.requests) >= len(sources) + 2, f"{len(llm.requests)} requests for {len(sources)} sub-questions")
     unread = [source for source in sources if not any(source in request.text for request in llm.requests)]
     expect.that(not unread, f"the model was not given {unread[:1]}")
@@ -329,11 +329,13 @@ def test_any_model_can_research(submission, llm):
 
 
 def check_source(submission, llm, documents, question, right):
-    """The document that is found for a sub-question, and is read by the model."""
+    """This document is found for a sub-question, and the model reads it."""
     llm.script(say(json.dumps([question], ensure_ascii=False)), say("So it is."), say("Yes."))
-    came = submission.run(research, llm.url, llm.name, documents, "Well?", {}).output
-    expect.that(came["sources"] == [right], f"for {question!r} came {[each[:60] for each in came['sources']]}")
-    expect.that(right in llm.requests[1].text, "the document did not reach the model as it is")
+    result = submission.run(research, llm.url, llm.name, documents, "Well?", {}).output
+    expect.that(
+        result["sources"] == [right], f"the wrong sources for {question!r}: {[each[:60] for each in result['sources']]}"
+    )
+    expect.that(right in llm.requests[1].text, "the document did not reach the model unchanged")
 
 
 @pytest.mark.points(1)
@@ -348,7 +350,7 @@ def check_source(submission, llm, documents, question, right):
     ids=["capitals", "punctuation", "Korean"],
 )
 def test_words_are_found(submission, llm, question, right):
-    """In upper and lower case, beside punctuation, in any script."""
+    """Words are found in upper or lower case, next to punctuation, in any script."""
     documents = [
         "Where is the harbour? In the east of Busan.",
         "Where is the harbour? In the west of Seoul.",
@@ -361,7 +363,7 @@ def test_words_are_found(submission, llm, question, right):
 @pytest.mark.points(1)
 @pytest.mark.handout("retrieval")
 def test_common_words_decide_nothing(submission, draw, llm):
-    """A document that says what all say, over and over, is not the best one."""
+    """A document that repeats what all documents say is not the best one."""
     about = bridges(draw, 8)
     wordy = "There are many bridges in this text. Are there many old bridges in it? " * 60
     part = about.parts[3]
@@ -371,7 +373,7 @@ def test_common_words_decide_nothing(submission, draw, llm):
 @pytest.mark.points(1)
 @pytest.mark.handout("retrieval")
 def test_documents_stay_whole(submission, draw, llm):
-    """Documents of two thousand words are found, read and named from beginning to end."""
+    """Documents of two thousand words are found, read and returned in full."""
     about = bridges(draw, 3)
     documents = [f"{'It goes on and on. ' * 400}{document} {'It went on.' * 20}" for document in about.documents]
     check_source(submission, llm, documents, about.parts[1].question, documents[1])
@@ -380,7 +382,7 @@ def test_documents_stay_whole(submission, draw, llm):
 @pytest.mark.points(1)
 @pytest.mark.handout("retrieval")
 def test_the_sub_question_chooses(submission, draw, llm):
-    """Not the question: what it names may be something else."""
+    """The sub-question chooses the document, not the question, which may name something else."""
     about = bridges(draw, 2)
     about = Research(about.parts[1].question, about.parts[:1], about.answer)
     other = bridges(draw, 1).parts[0].document.replace("text", "page")
@@ -392,30 +394,30 @@ def test_the_sub_question_chooses(submission, draw, llm):
 @pytest.mark.points(1)
 @pytest.mark.handout("retrieval")
 def test_there_is_always_a_best_document(submission, llm):
-    """A sub-question that shares no word with any document gets one all the same."""
+    """A sub-question that shares no word with any document still gets one."""
     documents = ["Busan has a harbour.", "Seoul has a river."]
     llm.script(say('["Quo vadis?"]'), say("I do not know."), say("Nowhere."))
-    came = submission.run(research, llm.url, llm.name, documents, "Well?", {"timeout": 5}).output
+    result = submission.run(research, llm.url, llm.name, documents, "Well?", {"timeout": 5}).output
     expect.that(
-        len(came["sources"]) == 1 and came["sources"][0] in documents,
-        f"the sources are {came['sources']}, not one text",
+        len(result["sources"]) == 1 and result["sources"][0] in documents,
+        f"the sources should be one of the documents, but are {result['sources']}",
     )
 
 
 # --- at once ------------------------------------------------------------------------------------------------------
 
-LATE = 1.0  # seconds that an answer takes, within which all requests come on any machine
+LATE = 1.0  # seconds that an answer takes, enough for all requests to arrive on any machine
 
 
 def most_in_flight(moments):
-    """The largest number of requests that waited for their answers at the same time."""
+    """The largest number of requests waiting for their answers at the same time."""
     return max(sum(start <= moment < start + LATE for start in moments) for moment in moments)
 
 
 @pytest.mark.points(3)
 @pytest.mark.handout("parallel")
 def test_all_sub_questions_are_asked_at_once(submission, draw, llm):
-    """The last of eight requests comes before the first is answered."""
+    """The last of eight requests arrives before the first is answered."""
     about = bridges(draw, 8)
     reader, moments = Reader(llm, (about,)), []
 
@@ -431,10 +433,10 @@ def test_all_sub_questions_are_asked_at_once(submission, draw, llm):
         return reader.reply(request)
 
     llm.answer(reply)
-    came = run(submission, llm, about).output["answer"]
+    peak = run(submission, llm, about).output["answer"]
     expect.that(
-        came == "at most 8 at a time",
-        f"of 8 sub-questions, {came} were waiting for the model",
+        peak == "at most 8 at a time",
+        f"of 8 sub-questions, {peak} were waiting for the model",
         expected="all 8 at a time",
     )
 
@@ -442,14 +444,14 @@ def test_all_sub_questions_are_asked_at_once(submission, draw, llm):
 @pytest.mark.points(2)
 @pytest.mark.handout("collect")
 def test_sources_are_in_the_order_of_the_sub_questions(submission, draw, llm):
-    """The first sub-question is answered last, and its document still comes first."""
+    """The first sub-question is answered last, but its document still comes first."""
     about = bridges(draw, 4)
     Reader(llm, (about,), seconds=lambda place: (3 - place) * 0.15)
     expect(run(submission, llm, about)).equal_to(about.result)
 
 
 def research_together(module, url, model, documents, questions):
-    """What one workflow makes of several questions, all at the same time."""
+    """One workflow's results for several questions, all at the same time."""
     workflow = module.ResearchWorkflow(module.connect(url, model), documents)
 
     async def one(question):
@@ -475,7 +477,7 @@ def test_runs_at_the_same_time_share_nothing(submission, draw, llm):
 
 
 def research_in_turn(module, url, model, documents, questions, options):
-    """What one workflow makes of several questions, one after the other; None where it raises."""
+    """One workflow's results for several questions, one after the other; None if it raises."""
     workflow = module.ResearchWorkflow(module.connect(url, model), documents, **options)
 
     async def main():
@@ -494,7 +496,7 @@ def research_in_turn(module, url, model, documents, questions, options):
 @pytest.mark.handout("state")
 @pytest.mark.parametrize("failing", [False, True], ids=["after-an-answer", "after-an-error"])
 def test_a_run_leaves_nothing_behind(submission, draw, llm, failing):
-    """A workflow that has run, well or not, runs again as if it were new."""
+    """After a run, successful or not, a workflow runs again as if new."""
     both = bridges(draw, 2, sets=2)
     reader = Reader(llm, tuple(both), first={1: [fail()]} if failing else {})
     options = {"max_retries": 0}
@@ -513,7 +515,7 @@ def test_a_run_leaves_nothing_behind(submission, draw, llm, failing):
 @pytest.mark.handout("retry")
 @pytest.mark.parametrize("stage", ["split", "part", "answer"])
 def test_a_failed_step_is_tried_again_alone(submission, draw, llm, stage):
-    """The server fails once: the same request comes once more, and all else only once."""
+    """The server fails once: that request is repeated once, all others are made once."""
     about = bridges(draw, 3)
     stage = {"split": SPLIT, "part": 1, "answer": ANSWER}[stage]
     reader = Reader(llm, (about,), first={stage: [late(fail(), 0.2)]})
@@ -526,7 +528,7 @@ def test_a_failed_step_is_tried_again_alone(submission, draw, llm, stage):
 @pytest.mark.handout("retry")
 @pytest.mark.parametrize("trouble", ["429", "garbled"])
 def test_whatever_the_client_raises_is_a_failure(submission, draw, llm, trouble):
-    """Too many requests at the moment, or a server's answer that is no JSON."""
+    """Status 429, or a server reply that is not JSON, is retried like any failure."""
     about = bridges(draw, 2)
     first = fail(429, "slow down") if trouble == "429" else garbled()
     reader = Reader(llm, (about,), first={0: [first]})
@@ -543,7 +545,7 @@ def test_whatever_the_client_raises_is_a_failure(submission, draw, llm, trouble)
     ids=["words", "object", "string", "numbers"],
 )
 def test_a_reply_that_is_no_list_of_strings_is_a_failure(submission, draw, llm, reply):
-    """The model is asked to split the question again."""
+    """A reply that is not a JSON list of strings: the model is asked to split the question again."""
     about = bridges(draw, 2)
     reader = Reader(llm, (about,), first={SPLIT: [say(reply)]})
     got = run(submission, llm, about)
@@ -555,7 +557,7 @@ def test_a_reply_that_is_no_list_of_strings_is_a_failure(submission, draw, llm, 
 @pytest.mark.handout("retry")
 @pytest.mark.parametrize("stage", ["split", "part", "answer"])
 def test_in_the_end_the_client_s_error_is_raised(submission, draw, llm, stage):
-    """The server fails on and on: max_retries + 1 requests, nothing finished is done twice, nothing more is begun."""
+    """The server keeps failing: max_retries + 1 requests, no finished step repeated, no new one started."""
     about = bridges(draw, 3)
     number = draw.choice([1, 2])
     stage = {"split": SPLIT, "part": 2, "answer": ANSWER}[stage]
@@ -569,7 +571,7 @@ def test_in_the_end_the_client_s_error_is_raised(submission, draw, llm, stage):
 @pytest.mark.points(1)
 @pytest.mark.handout("json")
 def test_in_the_end_the_reply_that_was_no_list_is_shown(submission, draw, llm):
-    """Three replies that are no list make a ValueError that shows the last one."""
+    """Three replies that are not lists end in a ValueError that shows the last one."""
     about = bridges(draw, 1)
     reader = Reader(llm, (about,), first={SPLIT: [say(f"I cannot do that, says {name}.") for name in "ABC"]})
     got = run(submission, llm, about)
@@ -578,7 +580,7 @@ def test_in_the_end_the_reply_that_was_no_list_is_shown(submission, draw, llm):
 
 
 def research_with_each(module, url, model, documents, question, numbers):
-    """What workflows with so many retries, all made beforehand, make of a question; None where one raises."""
+    """The results of workflows with these max_retries, all made beforehand, for a question; None if one raises."""
     client = module.connect(url, model)
     workflows = [module.ResearchWorkflow(client, documents, max_retries=number) for number in numbers]
 
@@ -613,7 +615,7 @@ def test_each_workflow_has_its_own_number_of_retries(submission, draw, llm):
     ids=["documents", "max_retries"],
 )
 def test_what_makes_no_sense_is_refused(submission, llm, documents, options, words):
-    """No documents, less than no retries: a ValueError that names the argument and the value."""
+    """No documents, or a negative max_retries: a ValueError that names the argument and the value."""
     llm.script()
     got = submission.run(research, llm.url, llm.name, documents, "Well?", options)
     expect(got).raises(ValueError, mentioning=words)
@@ -623,7 +625,7 @@ def test_what_makes_no_sense_is_refused(submission, llm, documents, options, wor
 
 
 def research_within(module, url, model, documents, question, timeout, seconds):
-    """How a run ends, and whether it does before so many seconds, looked at inside the event loop."""
+    """How a run ends, and whether within this many seconds, measured inside the event loop."""
     workflow = module.ResearchWorkflow(module.connect(url, model), documents, timeout=timeout)
 
     async def main():
@@ -641,22 +643,24 @@ def research_within(module, url, model, documents, question, timeout, seconds):
 @pytest.mark.handout("timeout")
 @pytest.mark.parametrize("stage", ["split", "part", "answer"])
 def test_a_late_server_does_not_defeat_the_timeout(submission, draw, llm, stage):
-    """The run ends with a WorkflowTimeoutError before the model's answer is there."""
+    """The run ends with a WorkflowTimeoutError before the model's late answer arrives."""
     about, seconds = bridges(draw, 2), 2.5
     stage = {"split": SPLIT, "part": 1, "answer": ANSWER}[stage]
     Reader(llm, (about,), first={stage: [late(say("at last"), seconds)]})
-    came = submission.run(research_within, llm.url, llm.name, about.documents, about.question, 0.5, seconds).output
-    expect.that(came["end"] == "WorkflowTimeoutError", f"with a timeout of 0.5 s the run ended with {came['end']!r}")
-    expect.that(came["in time"], f"the error came only after the model's answer, which was {seconds} s late")
+    outcome = submission.run(research_within, llm.url, llm.name, about.documents, about.question, 0.5, seconds).output
+    expect.that(
+        outcome["end"] == "WorkflowTimeoutError", f"with a timeout of 0.5 s the run ended with {outcome['end']!r}"
+    )
+    expect.that(outcome["in time"], f"the error was raised only after the model's answer, which was {seconds} s late")
 
 
 # --- review -------------------------------------------------------------------------------------------------------
 
 
 def review(module, url, model, pairs, options):
-    """One workflow, a run for each (request, response) at the same time: the draft that is shown, and the result.
+    """One workflow, a simultaneous run for each (request, response): the draft that is shown, and the result.
 
-    Nobody responds before all drafts are there; None is no response.
+    Responses are sent only when all drafts are there; None means no response.
     """
     from llama_index.core.workflow import HumanResponseEvent, InputRequiredEvent
 
@@ -718,7 +722,7 @@ def test_anything_else_is_a_comment(submission, llm, response):
 @pytest.mark.handout("review")
 @pytest.mark.parametrize("response", ["approve", "Put the year into it."], ids=["approved", "commented"])
 def test_any_model_can_be_reviewed(submission, llm, response):
-    """Whatever the model writes: one request for the draft, and another one for a comment."""
+    """With any model: one request for the draft, and a second one for a comment."""
     llm.script(say("Busan was a port."), say("Busan was a port in 1876."), needed=False)
     pairs = [("Write a sentence about Busan.", response)]
     ((draft, result),) = (
@@ -727,7 +731,7 @@ def test_any_model_can_be_reviewed(submission, llm, response):
     expect.that(isinstance(draft, str) and isinstance(result, str), f"the draft is {draft!r}, the result {result!r}")
     if response == "approve":
         expect.that(len(llm.requests) == 1, f"the model was asked {len(llm.requests)} times")
-        expect.that(result == draft, f"the draft {draft!r} was approved, and {result!r} is the result")
+        expect.that(result == draft, f"the draft {draft!r} was approved, but {result!r} is the result")
     else:
         expect.that(len(llm.requests) == 2, f"the model was asked {len(llm.requests)} times")
         text = llm.requests[1].text
@@ -737,7 +741,7 @@ def test_any_model_can_be_reviewed(submission, llm, response):
 @pytest.mark.points(1)
 @pytest.mark.handout("state")
 def test_reviews_at_the_same_time_share_nothing(submission, llm):
-    """Three drafts of one workflow wait for their readers; each response goes to its own."""
+    """Three drafts of one workflow wait for their readers; each response reaches its own draft."""
     names = ("Ada", "Bo", "Cy")
 
     def reply(request):
@@ -761,7 +765,7 @@ def test_reviews_at_the_same_time_share_nothing(submission, llm):
 @pytest.mark.handout("review")
 @pytest.mark.parametrize("stage", ["draft", "comment"])
 def test_a_review_tries_nothing_again(submission, llm, stage):
-    """The client's error is raised, after one request for the draft and one at most for the comment."""
+    """The client's error is raised after one request for the draft and at most one for the comment."""
     replies = [fail(), say("too late")] if stage == "draft" else [say("Come at eight."), fail(), say("too late")]
     llm.script(*replies)
     got = submission.run(review, llm.url, llm.name, [("Invite the neighbours.", "Shorter.")], {"timeout": 5})

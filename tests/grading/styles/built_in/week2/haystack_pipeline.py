@@ -1,4 +1,4 @@
-"""Haystack's own parts only, no component of one's own: routers, joiners, adapters, an answer builder."""
+"""Haystack's own components only: routers, joiners, adapters, an answer builder."""
 
 import json
 
@@ -42,7 +42,7 @@ TEMPLATE = [
 
 
 def from_documents(generator, store, top_k, condition):
-    """Asks only where the condition holds."""
+    """Asks the model only if the condition holds."""
     routes = [
         {
             "condition": condition,

@@ -1,4 +1,4 @@
-"""A team as a class with decorated methods, tools as subclasses of BaseTool, a flow with two writing methods."""
+"""A team as a class with decorated methods, tools as subclasses of BaseTool, a flow with two methods that write."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def as_tool(function):
 
 @CrewBase
 class Team:
-    """Who is in the team and who does what."""
+    """The team's agents and tasks."""
 
     agents_config = tasks_config = None
 
@@ -105,7 +105,7 @@ def report(crew, topic):
 
 
 class ReportFlow(Flow):
-    """State in a dictionary; the first draft and the others are methods of their own."""
+    """State in a dictionary; one method for the first draft, one for the others."""
 
     def __init__(self, llm, min_words, max_rounds):
         super().__init__(suppress_flow_events=True)

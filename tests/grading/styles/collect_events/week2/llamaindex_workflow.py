@@ -1,4 +1,4 @@
-"""Events sent and collected by hand, the framework's retry policies, BM25, and replies that are streamed."""
+"""Events sent and collected by hand, the framework's retry policies, BM25, and streamed replies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def stream(llm, prompt):
     return reply
 
 
-# The step says whether this was the last attempt, for the policy knows nothing of the workflow.
+# The step marks the last attempt, because the policy knows nothing of the workflow.
 AGAIN = retry_policy(retry=lambda error: not error.last, wait=wait_fixed(0.05), stop=stop_never())
 
 

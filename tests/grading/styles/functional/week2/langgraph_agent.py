@@ -1,4 +1,4 @@
-"""LangGraph's functional API: an agent is an ordinary function, and what each of its tasks gave is stored."""
+"""LangGraph's functional API: an agent is an ordinary function, and the result of each of its tasks is stored."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def sqlite_checkpointer(path):
 
 
 class _Spent(Exception):
-    """No call of the model is left."""
+    """No model call is left."""
 
 
 class _Desk:
-    """Runs the tasks of one workflow, and waits for what they give to be stored.
+    """Runs the tasks of one workflow, and waits until their results are stored.
 
-    LangGraph hands it to a thread that stores it, whatever the durability, and goes on at once.
+    LangGraph leaves the storing to a thread, whatever the durability, and goes on at once.
     """
 
     def __init__(self, checkpointer, config, limit=None):

@@ -1,4 +1,4 @@
-"""One step does it all with asyncio.gather; LlamaIndex's own keyword index finds the documents."""
+"""One step does everything with asyncio.gather; LlamaIndex's own keyword index finds the documents."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ReviewWorkflow(Workflow):
 
     @step
     async def show(self, event: InputRequiredEvent, response: HumanResponseEvent) -> StopEvent:
-        """Two events are collected: what was shown, and what came back."""
+        """Two events are collected: the draft shown and the response."""
         if response.response.strip().casefold() in ("yes", "ok", "approve"):
             return StopEvent(event.prefix)
         return StopEvent(await chat(self.llm, f"Change this:\n{event.prefix}", response.response))

@@ -1,6 +1,6 @@
 """LangChain's prebuilt agent with middleware; nodes that name their successors; a static interrupt and update_state.
 
-The state holds whole values, without reducers, and calls of the model are counted by a callback.
+The state holds whole values, without reducers, and a callback counts the model calls.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def research_graph(llm, lookup, checkpointer=None, max_rounds=3):
 
 
 class _Careful(AgentMiddleware):
-    """What goes wrong with a tool call is told to the model."""
+    """Tells the model what went wrong with a tool call."""
 
     def wrap_model_call(self, request, handler):
         answered = {getattr(message, "tool_call_id", None) for message in request.messages}
