@@ -1,7 +1,7 @@
-"""Graded tests of the architecture lab: models whose costs are known, and laws whose exponents are.
+"""Graded tests of the architecture lab: models with known costs, power laws with known exponents.
 
-No test knows how fast the machine is. A model that sleeps notes by the clock how long it slept, however long that was,
-and what is reported is held against its notes.
+No test knows how fast the machine is: a model that sleeps notes how long it slept, and the reported times are compared
+with its notes.
 """
 
 import contextlib
@@ -35,20 +35,18 @@ def expect_fit(got, lengths, costs):
     numbers = []
     if isinstance(answer, (tuple, list)) and len(answer) == 2 and isinstance(answer[1], (tuple, list)):
         numbers = [answer[0], *answer[1]]
-    expect.that(
-        len(numbers) == 3 and all(isinstance(number, float) for number in numbers),
-        "the answer is not (exponent, (low, high)) of floats", expected=shown, got=repr(answer),
-    )  # fmt: skip
+    good = len(numbers) == 3 and all(isinstance(number, float) for number in numbers)
+    expect.that(good, "the result is not (exponent, (low, high)) of floats", expected=shown, got=repr(answer))
     close = [math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6) for a, b in zip(numbers, expected, strict=True)]
-    expect.that(close[0], "the exponent is another one", expected=shown, got=repr(answer))
-    expect.that(all(close), "the confidence interval is another one", expected=shown, got=repr(answer))
+    expect.that(close[0], "wrong exponent", expected=shown, got=repr(answer))
+    expect.that(all(close), "wrong confidence interval", expected=shown, got=repr(answer))
 
 
 @pytest.mark.points(1)
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0, -1.0])
 @pytest.mark.handout("fit")
 def test_a_power_law_gives_its_exponent(submission, exponent):
-    """Costs that are exactly a · lengthᵇ give b."""
+    """Costs of exactly a · lengthᵇ have the exponent b."""
     lengths = [128, 256, 512, 1024, 8192]
     costs = [3e-4 * length**exponent for length in lengths]
     expect_fit(submission.call("fit_scaling_exponent", lengths, costs), lengths, costs)
@@ -58,7 +56,7 @@ def test_a_power_law_gives_its_exponent(submission, exponent):
 @pytest.mark.parametrize("n", [3, 4, 5, 9, 25])
 @pytest.mark.handout("fit")
 def test_noise_gives_an_interval(submission, draw, n):
-    """Noisy costs give the least-squares exponent and Student's interval for this many points."""
+    """Noisy costs have the least-squares exponent and Student's interval for this many points."""
     lengths = [100 + 37 * i * i for i in range(n)]
     noise = draw.normal(n, scale=0.3).tolist()
     costs = [1e-3 * length**1.4 * math.exp(error) for length, error in zip(lengths, noise, strict=True)]
@@ -68,7 +66,7 @@ def test_noise_gives_an_interval(submission, draw, n):
 @pytest.mark.points(1)
 @pytest.mark.handout("fit")
 def test_the_order_of_the_points_does_not_matter(submission):
-    """Points may come in any order, lengths more than once."""
+    """Points may be in any order, and a length may occur more than once."""
     lengths, costs = [4096, 128, 1024, 128, 512], [0.9, 0.031, 0.2, 0.024, 0.13]
     expect_fit(submission.call("fit_scaling_exponent", lengths, costs), lengths, costs)
 
@@ -77,7 +75,7 @@ def test_the_order_of_the_points_does_not_matter(submission):
 @pytest.mark.parametrize("n", [0, 1, 2])
 @pytest.mark.handout("fit")
 def test_too_few_points_are_refused(submission, n):
-    """Fewer than three points leave nothing for an interval: a ValueError that says how many there are."""
+    """Fewer than three points have no interval: a ValueError that says how many there are."""
     got = submission.call("fit_scaling_exponent", [128, 256][:n], [0.5, 0.7][:n])
     expect(got).raises(ValueError, mentioning=[str(n)])
 
@@ -95,61 +93,81 @@ def test_too_few_points_are_refused(submission, n):
 )
 @pytest.mark.handout("fit")
 def test_points_that_make_no_sense_are_refused(submission, lengths, costs, named):
-    """Other costs than lengths, one that is not positive, lengths that are all equal: a ValueError that tells."""
+    """Unequal numbers of lengths and costs, a value ≤ 0, or equal lengths: a ValueError naming what is wrong."""
     expect(submission.call("fit_scaling_exponent", lengths, costs)).raises(ValueError, mentioning=named)
 
 
 # --- the clock ----------------------------------------------------------------------------------------------------
 
 
-def timed(module, lengths, new_tokens, prefill_ms, decode_ms, first_ms=0, odd_run=None, odd_ms=0, queued=False):
-    """Measure a model that sleeps, and say how what is reported compares with how long it slept by its own notes.
+class Sleeper:
+    """A model that sleeps, and notes in `slept[length, column]` how many seconds, for the runs that count.
 
     The first run at a length takes first_ms more in each part; run number odd_run at it takes odd_ms instead. Neither
-    counts. With queued the model works only in synchronize().
+    counts.
     """
-    slept, runs, jobs, now = {}, {}, [], {}
 
-    def work():
-        while jobs:
-            key, seconds, counts = jobs.pop(0)
-            start = time.perf_counter()
-            time.sleep(seconds)
-            if counts:
-                slept.setdefault(key, []).append(time.perf_counter() - start)
+    def __init__(self, prefill_ms, decode_ms, first_ms=0, odd_run=None, odd_ms=0):
+        self.ms = {"prefill_s": prefill_ms, "s_per_token": decode_ms}
+        self.first_ms, self.odd_run, self.odd_ms = first_ms, odd_run, odd_ms
+        self.slept, self.runs = {}, {}
 
-    class Sleeper:
-        def prefill(self, length):
-            now["length"] = length
-            now["run"] = runs[length] = runs.get(length, -1) + 1
-            self.ask("prefill_s", prefill_ms)
+    def prefill(self, length):
+        self.length = length
+        self.runs[length] = self.runs.get(length, -1) + 1
+        self.ask("prefill_s")
 
-        def decode(self):
-            self.ask("s_per_token", decode_ms)
+    def decode(self):
+        self.ask("s_per_token")
 
-        def ask(self, column, milliseconds):
-            usual = now["run"] not in (0, odd_run)
-            if now["run"] == 0:
-                milliseconds += first_ms
-            if now["run"] == odd_run:
-                milliseconds = odd_ms
-            jobs.append(((now["length"], column), milliseconds / 1000, usual))
-            if not queued:
-                work()
+    def ask(self, column):
+        run, ms = self.runs[self.length], self.ms[column]
+        if run == 0:
+            ms += self.first_ms
+        if run == self.odd_run:
+            ms = self.odd_ms
+        self.work(self.length, column, ms / 1000, run not in (0, self.odd_run))
 
-    if queued:
-        Sleeper.synchronize = lambda self: work()
-    found = []
-    for row in module.measure_generation(Sleeper(), lengths, new_tokens):
-        said = {"context": row["context"]}
-        for column, asked_ms in (("prefill_s", prefill_ms), ("s_per_token", decode_ms)):
-            took = slept.get((row["context"], column), [asked_ms / 1000])
-            low, high, value = min(took), max(took), row[column]
-            print(f"{row['context']}: {column} = {value:.4f}; the model took {low:.4f} to {high:.4f}")
-            right = 0.9 * low <= value <= 1.3 * high + 0.003
-            said[column] = "right" if right else "too short" if value < low else "too long"
-        found.append(said)
-    return found
+    def work(self, length, column, seconds, counts):
+        start = time.perf_counter()
+        time.sleep(seconds)
+        if counts:
+            self.slept.setdefault((length, column), []).append(time.perf_counter() - start)
+
+
+class QueueingSleeper(Sleeper):
+    """Its calls only queue work, and synchronize() does it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.jobs = []
+
+    def work(self, *job):
+        self.jobs.append(job)
+
+    def synchronize(self):
+        while self.jobs:
+            super().work(*self.jobs.pop(0))
+
+
+def timed(module, lengths, new_tokens, prefill_ms, decode_ms, queued=False, **odd):
+    """Measure a model that sleeps: is each reported time what the model took by its own notes?
+
+    odd: settings of Sleeper.
+    """
+    model = (QueueingSleeper if queued else Sleeper)(prefill_ms, decode_ms, **odd)
+    rows = module.measure_generation(model, lengths, new_tokens)
+    columns = ("prefill_s", "s_per_token")
+    return [{"context": row["context"]} | {column: judged(row, column, model) for column in columns} for row in rows]
+
+
+def judged(row, column, model):
+    slept = model.slept.get((row["context"], column), [model.ms[column] / 1000])
+    low, high, value = min(slept), max(slept), row[column]
+    print(f"{row['context']}: {column} = {value:.4f}; the model took {low:.4f} to {high:.4f}")
+    if 0.9 * low <= value <= 1.3 * high + 0.003:
+        return "right"
+    return "too short" if value < low else "too long"
 
 
 def right(*lengths):
@@ -159,7 +177,7 @@ def right(*lengths):
 @pytest.mark.points(2)
 @pytest.mark.handout("clock")
 def test_prefill_and_decode_are_timed_apart(submission):
-    """prefill_s is the prefill alone, s_per_token one decode: like is compared with like."""
+    """prefill_s is the time of the prefill alone, s_per_token that of one decode."""
     expect(submission.run(timed, [32], 2, 14, 2)).equal_to(right(32))
 
 
@@ -167,7 +185,7 @@ def test_prefill_and_decode_are_timed_apart(submission):
 @pytest.mark.parametrize("new_tokens", [1, 3])
 @pytest.mark.handout("clock")
 def test_a_token_costs_the_same_however_many_there_are(submission, new_tokens):
-    """s_per_token is per token, not the sum."""
+    """s_per_token is the time of one token, not of all."""
     expect(submission.run(timed, [16], new_tokens, 1, 8)).equal_to(right(16))
 
 
@@ -181,7 +199,7 @@ def test_work_that_is_queued_is_waited_for(submission):
 @pytest.mark.points(2)
 @pytest.mark.handout("average")
 def test_the_first_run_is_not_counted(submission):
-    """The first run at each length compiles and warms caches: it is not part of the averages."""
+    """The first run at each length, which compiles and warms caches, is not part of the averages."""
     expect(submission.run(timed, [16, 8], 1, 4, 4, first_ms=40)).equal_to(right(16, 8))
 
 
@@ -189,52 +207,57 @@ def test_the_first_run_is_not_counted(submission):
 @pytest.mark.parametrize("odd_run", [1, 3])
 @pytest.mark.handout("average")
 def test_an_interrupted_run_does_not_move_the_average(submission, odd_run):
-    """One run that was interrupted leaves the result as it was."""
+    """One interrupted run does not move the average."""
     expect(submission.run(timed, [16], 1, 5, 5, odd_run=odd_run, odd_ms=60)).equal_to(right(16))
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("average")
 def test_a_run_that_was_unusually_quick_does_not_move_the_average(submission):
-    """One run that was quick leaves the result as it was: the least of the times is no average."""
+    """One unusually quick run does not move the average: the minimum is not a robust average."""
     expect(submission.run(timed, [16], 1, 12, 12, odd_run=2, odd_ms=1)).equal_to(right(16))
 
 
 # --- what is run --------------------------------------------------------------------------------------------------
 
 
+class Witness:
+    """A model that only notes its runs: their lengths, their decodes, and whether something observes memory."""
+
+    def __init__(self):
+        self.runs, self.threads = [], set(threading.enumerate())
+
+    def prefill(self, length):
+        self.runs.append({"length": length, "decodes": 0, "watched": False})
+        self.look()
+
+    def decode(self):
+        self.runs[-1]["decodes"] += 1
+        self.look()
+
+    def look(self):
+        watchers = [
+            _get_current_dispatch_mode_stack(),
+            set(threading.enumerate()) - self.threads,
+            tracemalloc.is_tracing(),
+            torch.autograd._profiler_enabled(),
+        ]
+        self.runs[-1]["watched"] |= any(watchers)
+
+
 def followed(module, lengths, new_tokens):
-    """What a model that only takes notes sees of a measurement."""
-    runs, before = [], set(threading.enumerate())
-
-    class Witness:
-        def prefill(self, length):
-            runs.append({"length": length, "decodes": 0, "watched": False})
-            self.look()
-
-        def decode(self):
-            runs[-1]["decodes"] += 1
-            self.look()
-
-        def look(self):
-            watchers = [
-                _get_current_dispatch_mode_stack(),
-                set(threading.enumerate()) - before,
-                tracemalloc.is_tracing(),
-                torch.autograd._profiler_enabled(),
-            ]
-            runs[-1]["watched"] |= any(watchers)
-
-    rows = module.measure_generation(Witness(), lengths, new_tokens)
-    full = [[run for run in runs if run["length"] == length and run["decodes"] == new_tokens] for length in lengths]
-    firsts = [next(run for run in runs if run["length"] == length) for length in lengths]
+    """The form of the rows, and the runs that a model saw."""
+    model = Witness()
+    rows = module.measure_generation(model, lengths, new_tokens)
+    runs = [[run for run in model.runs if run["length"] == length] for length in lengths]
+    full = [[run for run in each if run["decodes"] == new_tokens] for each in runs]
     return {
         "columns": sorted(rows[0]),
         "contexts": [row["context"] for row in rows],
-        "the first run at each length is full": all(run["decodes"] == new_tokens for run in firsts),
-        "at least five more are": all(len(runs_at_length) > 5 for runs_at_length in full),
+        "the first run at each length is full": all(each[0]["decodes"] == new_tokens for each in runs),
+        "at least five more are full": all(len(each) > 5 for each in full),
         "at least five are not watched": all(sum(not run["watched"] for run in each) >= 5 for each in full),
-        "most decodes after a prefill": max(run["decodes"] for run in runs),
+        "most decodes after a prefill": max(run["decodes"] for run in model.runs),
     }
 
 
@@ -242,13 +265,13 @@ def followed(module, lengths, new_tokens):
 @pytest.mark.parametrize("new_tokens", [1, 7])
 @pytest.mark.handout("average")
 def test_each_length_is_run_often_enough(submission, new_tokens):
-    """A full run first, then five or more, at every length, none of them with more than new_tokens decodes."""
+    """Every length has a full run first, then at least five, none with more than new_tokens decodes."""
     expect(submission.run(followed, [64, 8, 16], new_tokens)).equal_to(
         {
             "columns": ["context", "peak_bytes", "prefill_s", "s_per_token"],
             "contexts": [64, 8, 16],
             "the first run at each length is full": True,
-            "at least five more are": True,
+            "at least five more are full": True,
             "at least five are not watched": True,
             "most decodes after a prefill": new_tokens,
         }
@@ -258,40 +281,48 @@ def test_each_length_is_run_often_enough(submission, new_tokens):
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
-def peaks(module, lengths, kept_mb=0, passing_mb=0, token_mb=0, weights_mb=0, once_mb=0, new_tokens=1):
-    """The peaks reported, rounded to 64 MB within the ± 16 MB that they may be off, for a model that holds tensors.
+class Holder:
+    """A model that holds tensors, in MB of 10**6 bytes.
 
-    kept_mb: by the prefill, times the length, until the next. passing_mb: freed before the prefill returns. token_mb:
-    for each token. weights_mb: before the measurement. once_mb: by the first prefill, for good.
+    kept_mb: from a prefill, times the length, until the next. passing_mb: freed before the prefill returns. token_mb:
+    for each token. weights_mb: from before the measurement. once_mb: from the first prefill on.
     """
 
-    def held(megabytes):
-        return torch.full((megabytes * 250_000,), 1.0) if megabytes else None  # float32, every page written
+    def __init__(self, kept_mb=0, passing_mb=0, token_mb=0, weights_mb=0, once_mb=0):
+        self.kept_mb, self.passing_mb, self.token_mb, self.once_mb = kept_mb, passing_mb, token_mb, once_mb
+        self.weights, self.once = tensor_of(weights_mb), None
 
-    class Holder:
-        weights, once = held(weights_mb), None
+    def prefill(self, length):
+        self.cache = []
+        if self.once is None:
+            self.once = tensor_of(self.once_mb)
+        self.cache.append(tensor_of(self.kept_mb * length))
+        passing = tensor_of(self.passing_mb)
+        if self.passing_mb:
+            time.sleep(0.015)  # for submissions that take samples
+        del passing
 
-        def prefill(self, length):
-            self.cache = []
-            if self.once is None:
-                self.once = held(once_mb)
-            self.cache.append(held(kept_mb * length))
-            passing = held(passing_mb)
-            if passing_mb:
-                time.sleep(0.015)  # for those who take samples
-            del passing
+    def decode(self):
+        self.cache.append(tensor_of(self.token_mb))
+        time.sleep(0.015)
 
-        def decode(self):
-            self.cache.append(held(token_mb))
-            time.sleep(0.015)
 
-    found = []
-    for row in module.measure_generation(Holder(), lengths, new_tokens):
-        megabytes = row["peak_bytes"] / 1e6
-        print(f"{row['context']}: peak_bytes = {megabytes:.1f} MB")
-        nearest = 64 * round(megabytes / 64)
-        found.append(nearest if abs(megabytes - nearest) <= 16 else f"between {64 * int(megabytes // 64)} and the next")
-    return found
+def tensor_of(megabytes):
+    return torch.full((megabytes * 250_000,), 1.0) if megabytes else None  # float32, every page written
+
+
+def peaks(module, lengths, new_tokens=1, **holds):
+    """The reported peaks in MB, for a model that holds tensors: settings of Holder."""
+    rows = module.measure_generation(Holder(**holds), lengths, new_tokens)
+    for row in rows:
+        print(f"{row['context']}: peak_bytes = {row['peak_bytes'] / 1e6:.1f} MB")
+    return [rounded_peak(row["peak_bytes"] / 1e6) for row in rows]
+
+
+def rounded_peak(megabytes):
+    """To the nearest multiple of 64 MB, if it is within the ± 16 MB that a peak may be off."""
+    nearest = 64 * round(megabytes / 64)
+    return nearest if abs(megabytes - nearest) <= 16 else f"between {64 * int(megabytes // 64)} and the next"
 
 
 @pytest.mark.points(1)
@@ -307,7 +338,7 @@ def peaks(module, lengths, kept_mb=0, passing_mb=0, token_mb=0, weights_mb=0, on
 )
 @pytest.mark.handout("memory")
 def test_the_peak_is_what_was_held_at_once(submission, holds, expected):
-    """The most that was held at one moment, without what was there before."""
+    """The peak is the most that was held at one moment, less what was held before the measurement."""
     expect(submission.run(peaks, [1], **holds)).equal_to(expected)
 
 
@@ -328,29 +359,30 @@ def test_a_cache_that_is_kept_counts(submission):
 # --- comparing and plotting ---------------------------------------------------------------------------------------
 
 
+class Counter:
+    """A model that notes in `most[length]` the most decodes after a prefill."""
+
+    def __init__(self, decode_ms):
+        self.decode_ms, self.most = decode_ms, {}
+
+    def prefill(self, length):
+        self.length, self.tokens = length, 0
+        self.most.setdefault(length, 0)
+
+    def decode(self):
+        self.tokens += 1
+        self.most[self.length] = max(self.most[self.length], self.tokens)
+        time.sleep(self.decode_ms / 1000)
+
+
 def compared(module, names, lengths, new_tokens):
-    """The rows of `compare`, and what each model was asked to do. The one called "slow" sleeps."""
-    asked = {}
-
-    class Counter:
-        def __init__(self, name):
-            self.name = name
-
-        def prefill(self, length):
-            asked.setdefault(self.name, {}).setdefault(length, 0)
-            self.length, self.tokens = length, 0
-
-        def decode(self):
-            self.tokens += 1
-            asked[self.name][self.length] = max(asked[self.name][self.length], self.tokens)
-            if self.name == "slow":
-                time.sleep(0.005)
-
-    rows = module.compare({name: Counter(name) for name in names}, iter(lengths), new_tokens)
+    """The form of the rows of `compare`, and what each model was asked to do. The one called "slow" sleeps."""
+    models = {name: Counter(decode_ms=5 if name == "slow" else 0) for name in names}
+    rows = module.compare(models, iter(lengths), new_tokens)
     return {
         "rows": [(row["model"], row["context"]) for row in rows],
         "columns": sorted(rows[0]),
-        "most decodes": asked,
+        "most decodes": {name: model.most for name, model in models.items()},
         "slowest": max(rows, key=lambda row: row["s_per_token"])["model"],
     }
 
@@ -358,7 +390,7 @@ def compared(module, names, lengths, new_tokens):
 @pytest.mark.points(3)
 @pytest.mark.handout("compare")
 def test_all_models_do_the_same_work(submission):
-    """Each model, in the dictionary's order, at the same lengths with the same number of new tokens."""
+    """Models are measured in the dictionary's order, at the same lengths, with the same number of new tokens."""
     names, lengths = ["wide", "slow", "a"], [16, 4, 8]
     expect(submission.run(compared, names, lengths, 3)).equal_to(
         {
@@ -371,7 +403,7 @@ def test_all_models_do_the_same_work(submission):
 
 
 def plotted(module, filename, names):
-    """What `plot` leaves behind. It finds another file of that name, and the current folder is a temporary one."""
+    """What `plot` leaves in a temporary current folder, where it writes over an existing file."""
     costs = {"prefill_s": 1e-5, "s_per_token": 1e-6, "peak_bytes": 1000}
     rows = [
         {"model": name, "context": length} | {column: each * length * factor for column, each in costs.items()}
@@ -396,99 +428,114 @@ def plotted(module, filename, names):
 @pytest.mark.points(2)
 @pytest.mark.handout("plot")
 def test_a_plot_names_every_model(submission):
-    """An SVG file is written, that one only, and all models are named in it."""
+    """One SVG file is written, and it names all models."""
     names = ["transformer", "mamba", "rwkv", "jamba"]
     got = submission.run(plotted, "costs.of.models.svg", names)
     expect(got).equal_to({"files": ["figures/costs.of.models.svg"], "kind": "svg", "named": names})
 
 
 def drawn(module):
-    """Whether a PNG file holds a picture, what can be seen in it, and what matplotlib is left with."""
-
-    def pixels(folder, last_name="jade", factor=1):
-        costs = {"prefill_s": 0.02, "s_per_token": 0.004, "peak_bytes": 3_000_000}
-        rows = [
-            {"model": name, "context": length} | {column: each * length for column, each in costs.items()}
-            for name in ("ruby", last_name)
-            for length in (128, 256, 512)
-        ]
-        rows[-1] |= {column: rows[-1][column] * factor for column in costs}
-        path = Path(folder, "costs.png")
-        module.plot(rows, path)
-        return matplotlib.image.imread(path)  # (height, width, 3 or 4)
-
-    def figures():
-        return sys.modules["matplotlib.pyplot"].get_fignums() if "matplotlib.pyplot" in sys.modules else []
-
-    for number in figures():
-        sys.modules["matplotlib.pyplot"].close(number)  # those of an earlier test
-    with matplotlib.rc_context(), tempfile.TemporaryDirectory() as folder:
+    """What can be seen in a PNG file, and how matplotlib is left."""
+    close_figures()  # those of an earlier test
+    with matplotlib.rc_context():
         matplotlib.rcdefaults()
         settings = matplotlib.rcParams.copy()
-        picture = pixels(folder)
-        others = {"the names": pixels(folder, last_name="opal"), "the costs": pixels(folder, factor=100)}
+        picture = picture_of(module)
+        others = {"the names": picture_of(module, last_name="opal"), "the costs": picture_of(module, factor=100)}
         changed = [name for name, value in matplotlib.rcParams.copy().items() if value != settings[name]]
     ink = (picture != picture[0, 0]).any(axis=-1).mean()
-    print(f"{picture.shape[1]} x {picture.shape[0]} pixels, {ink:.1%} of them not of the background's colour")
+    print(f"{picture.shape[1]} x {picture.shape[0]} pixels, {ink:.1%} of them not in the background's colour")
     return {
         "blank": bool(ink < 0.002),
-        "to be seen": [
-            name for name, each in others.items() if each.shape != picture.shape or bool((each != picture).any())
+        "visible": [
+            what for what, each in others.items() if each.shape != picture.shape or bool((each != picture).any())
         ],
         "settings changed": [name for name in changed if name != "backend"],
-        "figures left open": len(figures()),
+        "open figures": len(open_figures()),
     }
+
+
+def picture_of(module, last_name="jade", factor=1):
+    """The pixels (height, width, 3 or 4) of what `plot` draws; the costs of the last row are multiplied by factor."""
+    costs = {"prefill_s": 0.02, "s_per_token": 0.004, "peak_bytes": 3_000_000}
+    rows = [
+        {"model": name, "context": length} | {column: each * length for column, each in costs.items()}
+        for name in ("ruby", last_name)
+        for length in (128, 256, 512)
+    ]
+    rows[-1] |= {column: rows[-1][column] * factor for column in costs}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "costs.png")
+        module.plot(rows, path)
+        return matplotlib.image.imread(path)
+
+
+def open_figures():
+    return sys.modules["matplotlib.pyplot"].get_fignums() if "matplotlib.pyplot" in sys.modules else []
+
+
+def close_figures():
+    for number in open_figures():
+        sys.modules["matplotlib.pyplot"].close(number)
 
 
 @pytest.mark.points(2)
 @pytest.mark.handout("plot")
 def test_a_plot_shows_names_and_costs(submission):
-    """The suffix .png gives a picture in which names and costs are to be seen, and matplotlib is left as it was."""
+    """The suffix .png writes a picture that shows names and costs, and matplotlib is left as it was."""
     expect(submission.run(drawn)).equal_to(
-        {"blank": False, "to be seen": ["the names", "the costs"], "settings changed": [], "figures left open": 0}
+        {"blank": False, "visible": ["the names", "the costs"], "settings changed": [], "open figures": 0}
     )
 
 
 # --- the week's own models ----------------------------------------------------------------------------------------
 
 
+class ParameterUse(TorchDispatchMode):
+    """Notes the sizes of the parameters that operators use."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        leaves = tree_leaves((args, kwargs))
+        self.sizes |= {id(leaf): leaf.numel() for leaf in leaves if isinstance(leaf, nn.Parameter)}
+        return func(*args, **(kwargs or {}))
+
+
 def owned(module, name, parameters):
-    """The size and the ways of an own model, counted from outside."""
-    model, used, kept = module.own_model(name, parameters), {}, []
-
-    class Uses(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            leaves = tree_leaves((args, kwargs))
-            used.update({id(leaf): leaf.numel() for leaf in leaves if isinstance(leaf, nn.Parameter)})
-            return func(*args, **(kwargs or {}))
-
-    def flops_of_a_decode_after(length):
-        model.prefill(length)
-        with FlopCounterMode(display=False) as counter:
-            model.decode()
-        return counter.get_total_flops()
-
-    with Uses(), saved_tensors_hooks(kept.append, lambda packed: packed):
+    """The size and the behaviour of an own model, seen from outside."""
+    model, use, kept = module.own_model(name, parameters), ParameterUse(), []
+    with use, saved_tensors_hooks(kept.append, lambda packed: packed):
         model.prefill(64)
         model.decode()
-    first, long, again = map(flops_of_a_decode_after, (8, 64, 8))
-    size, total = model.num_parameters, sum(used.values())
+    first, long, again = (flops_of_a_decode(model, length) for length in (8, 64, 8))
+    size, total = model.num_parameters, sum(use.sizes.values())
     print(f"num_parameters = {size}; parameters that operators used: {total}")
     print(f"FLOPs of a decode after 8 tokens: {first}; after 64: {long}; after 8 again: {again}")
     return {
         "num_parameters is within 2.5%": abs(size / parameters - 1) <= 0.025,
         "as many parameters are used": 0.95 * size <= total <= size,
-        "a decode reads one token": long <= 8 * size,  # it takes 2 FLOPs for each parameter
+        "a decode reads one token": long <= 8 * size,  # a token takes 2 FLOPs for each parameter
         "a prefill forgets": again <= 1.02 * first,
         "tensors kept for a backward pass": len(kept),
     }
+
+
+def flops_of_a_decode(model, length):
+    """After a prefill of this length."""
+    model.prefill(length)
+    with FlopCounterMode(display=False) as counter:
+        model.decode()
+    return counter.get_total_flops()
 
 
 @pytest.mark.points(2)
 @pytest.mark.parametrize("name", ["transformer", "rwkv", "mamba", "jamba"])
 @pytest.mark.handout("models")
 def test_the_week_s_own_models_are_equally_large(submission, name):
-    """Each architecture has 1.5 million parameters, to within 2.5%, and works as a model that generates does."""
+    """Each architecture has 1.5 million parameters, to within 2.5%, and works as a generating model should."""
     expect(submission.run(owned, name, 1_500_000)).equal_to(
         {
             "num_parameters is within 2.5%": True,
@@ -509,12 +556,12 @@ def measured(module):
 @pytest.mark.points(1)
 @pytest.mark.handout("models")
 def test_an_own_model_can_be_measured(submission):
-    """What own_model returns is what compare takes."""
+    """compare accepts what own_model returns."""
     expect(submission.run(measured)).equal_to([("own", 5, True), ("own", 3, True)])
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("models")
 def test_an_architecture_that_nobody_knows_is_refused(submission):
-    """Another name is a ValueError that mentions it."""
+    """An unknown name is a ValueError that mentions it."""
     expect(submission.call("own_model", "hyena", 1_500_000)).raises(ValueError, mentioning=["hyena"])
