@@ -1,4 +1,4 @@
-"""MXFP4 on the bits of float64, which holds every input exactly: integers, and no rounding but the one meant."""
+"""MXFP4 on the bits of float64, which represents every input exactly: integers, and only the intended rounding."""
 
 import torch
 

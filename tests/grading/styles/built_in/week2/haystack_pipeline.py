@@ -1,4 +1,4 @@
-"""Haystack's own parts only, no component of one's own: routers, joiners, adapters, an answer builder."""
+"""Only Haystack's own components, no custom ones: routers, joiners, adapters, an answer builder."""
 
 import json
 

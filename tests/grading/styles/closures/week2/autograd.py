@@ -1,4 +1,4 @@
-"""A closure a tensor, which hands gradients to its operands; the youngest tensor comes first."""
+"""One closure per tensor passes gradients to its operands; the newest tensor comes first."""
 
 import heapq
 import itertools

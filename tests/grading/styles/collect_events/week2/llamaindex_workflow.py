@@ -1,4 +1,4 @@
-"""Events sent and collected by hand, the framework's retry policies, BM25, and replies that are streamed."""
+"""Events sent and collected by hand, the framework's retry policies, BM25, and streamed replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DSPy's own parts, configured and composed by functions: no class, a thread pool, BestOfN, cloudpickle."""
+"""DSPy's own modules, configured and composed by functions: no class, a thread pool, BestOfN, cloudpickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LangGraph's functional API: an agent is an ordinary function, and what each of its tasks gave is stored."""
+"""LangGraph's functional API: an agent is an ordinary function, and the result of each of its tasks is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step does it all with asyncio.gather; LlamaIndex's own keyword index finds the documents."""
+"""One step does everything with asyncio.gather; LlamaIndex's own keyword index finds the documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With the four switches of torch.backends.cuda, set and set back by hand."""
+"""Sets and restores the four switches of torch.backends.cuda by hand."""
 
 import warnings
 

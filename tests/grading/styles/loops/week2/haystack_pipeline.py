@@ -1,4 +1,4 @@
-"""Plain functions around Haystack's client: BM25 by hand over all pieces of words, loops where others draw graphs."""
+"""Plain functions around Haystack's client: BM25 by hand over all pieces of words, loops instead of graphs."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""One head at a time, in plain matrices; backward with the key tiles outside, as the paper has it; FP8 tile by tile."""
+"""One head at a time, in plain matrices; backward with key tiles in the outer loop, as in the paper; FP8 by tile."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Signatures and programs as classes, every loop written out: DSPy's Predict and its state, and nothing above them."""
+"""Signatures and programs as classes, with every loop written out: only DSPy's Predict and its state."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """LangChain's prebuilt agent with middleware; nodes that name their successors; a static interrupt and update_state.
 
-The state holds whole values, without reducers, and calls of the model are counted by a callback.
+The state holds complete values, without reducers, and a callback counts the calls to the model.
 """
 
 from __future__ import annotations

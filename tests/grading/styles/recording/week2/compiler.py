@@ -1,4 +1,4 @@
-"""Backends that record what they are handed; fusion by a Transformer-like rewrite into modules; closed forms."""
+"""Backends that record their inputs; fusion by a Transformer-like rewrite into modules; closed forms."""
 
 import time
 from types import SimpleNamespace

@@ -1,7 +1,7 @@
-"""A Wengert list: every result is written down by name and operands, and backward reads the list from its end.
+"""A Wengert list: every result is recorded with its operation and operands, and backward reads the list in reverse.
 
-The list holds its entries weakly, so that an entry goes with the last tensor that needs it. What an operation's
-derivative is stands in a table, not in closures.
+The list holds its entries weakly, so that an entry disappears with the last tensor that needs it. Derivatives are in a
+table, not in closures.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Agents and tasks from YAML, a manager with work for everybody, a flow whose drafts an agent writes."""
+"""Agents and tasks from YAML, a manager who delegates the work, a flow whose drafts are written by an agent."""
 
 from __future__ import annotations
 
