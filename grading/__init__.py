@@ -1,6 +1,6 @@
-"""The grader: a pytest plugin (`grading.plugin`) and everything that graded tests are written with.
+"""The grader: a pytest plugin (`grading.plugin`) and the tools for writing graded tests.
 
-Nothing here imports torch before a test needs it, so that an unstarted exercise is answered at once.
+Nothing here imports torch before a test needs it, so grading an unstarted exercise takes no time.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ __all__ = ["expect"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "expect":  # late, because the child process of --isolate needs the package without the judge
+    if name == "expect":  # lazy: the child process of --isolate imports this package without the judge
         from grading.judge.expect import expect
 
         return expect

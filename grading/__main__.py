@@ -1,4 +1,4 @@
-"""`python -m grading stubs`, `check`, `conformance` and `benchmarks`: the commands of whoever keeps the course."""
+"""The commands of course authors: `python -m grading stubs`, `check`, `conformance` and `benchmarks`."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from grading.course.layout import Course
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m grading", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path.cwd(), help="the course (default: this directory)")
+    parser.add_argument("--root", type=Path, default=Path.cwd(), help="the course (default: the current directory)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("stubs", help="write exercises/weekN/NAME.py from the solutions")
-    check = commands.add_parser("check", help="refuse what is wrong with an exercise, in sentences")
-    check.add_argument("exercises", nargs="*", help="week1/self_attention, week1/*; all where none is named")
+    commands.add_parser("stubs", help="generate exercises/weekN/NAME.py from the solutions")
+    check = commands.add_parser("check", help="report what is wrong with an exercise")
+    check.add_argument("exercises", nargs="*", help="week1/self_attention, week1/* (default: all)")
     check.add_argument(
-        "--whole", action="store_true", help="run every test on every mistake, not only until it is named"
+        "--whole", action="store_true", help="run every test on every mistake, even after it is recognised"
     )
     check.add_argument(
-        "--quick", action="store_true", help="look for the name of every eighth mistake only; all must lose points"
+        "--quick", action="store_true", help="try to recognise only every eighth mistake; all must still lose points"
     )
     commands.add_parser("conformance", help="grade the libraries under tests/libraries, for docs/conformance.md")
-    kept = commands.add_parser("benchmarks", help="compare kept runs of the performance tests, and draw their history")
+    kept = commands.add_parser("benchmarks", help="compare saved runs of the performance tests, and plot their history")
     kept_commands = kept.add_subparsers(dest="what", required=True)
-    compare = kept_commands.add_parser("compare", help="judge a run by an earlier one; exit with 1 on a regression")
+    compare = kept_commands.add_parser("compare", help="compare a run with an earlier one; exit with 1 on a regression")
     compare.add_argument(
-        "before", nargs="?", metavar="A", help="the earlier run: a file, or a part of a kept one's name"
+        "before", nargs="?", metavar="A", help="the earlier run: a file, or part of a saved run's name"
     )
-    compare.add_argument("now", nargs="?", metavar="B", help="the later run (default: the newest; A: the one before)")
-    kept_commands.add_parser("history", help="draw how each test did from run to run, and say where it stepped")
+    compare.add_argument(
+        "now", nargs="?", metavar="B", help="the later run (default: the newest; then A defaults to the one before)"
+    )
+    kept_commands.add_parser("history", help="plot each test over the saved runs, and report where its level changed")
     options = parser.parse_args(arguments)
     course = Course(options.root.resolve())
     if not course.solutions_root.is_dir():
-        parser.error(f"--root {options.root}: no solutions/ there")
+        parser.error(f"--root {options.root}: no solutions/ in it")
     match options.command:
         case "stubs":
             return stubs(course)
@@ -56,7 +58,7 @@ def stubs(course: Course) -> int:
     for path in written:
         print(f"wrote {path.relative_to(course.root)}")
     if not written:
-        print("every stub is in step with its solution")
+        print("every stub is up to date")
     return 0
 
 
@@ -70,13 +72,14 @@ def conformance(course: Course) -> int:
 def compare_runs(course: Course, before: str | None, now: str | None) -> int:
     from grading.history.compare import REGRESSIONS, compare, show
     from grading.history.runs import RunError, find_run, kept_runs, newest
+    from grading.reports.wording import count
 
     try:
         kept = [] if before and now else kept_runs(course)
         if len(kept) < 2 - bool(before) - bool(now):
             raise RunError(
-                f"benchmarks/ keeps {len(kept)} of the runs to compare: keep one with pytest exercises --impl "
-                "solutions --benchmark-only --benchmark-autosave, or name two files"
+                f"benchmarks/ has {count(len(kept), 'saved run')}, too few to compare: save one with "
+                "pytest exercises --impl solutions --benchmark-only --benchmark-autosave, or name two files"
             )
         b = find_run(course, now) if now else kept[-1]
         a = find_run(course, before) if before else newest(kept[:-1], b.machine)
@@ -106,7 +109,8 @@ def check_all(course: Course, patterns: list[str], whole: bool, quick: bool) -> 
     names = [n for n in course.exercises if not patterns or any(fnmatch.fnmatch(n, each) for each in patterns)]
     if not names:
         print(
-            f"no exercise is called {' or '.join(patterns)}; there are {', '.join(course.exercises)}", file=sys.stderr
+            f"no exercise matches {' or '.join(patterns)}; the exercises are {', '.join(course.exercises)}",
+            file=sys.stderr,
         )
         return 4
     refused = 0
@@ -123,7 +127,7 @@ def check_all(course: Course, patterns: list[str], whole: bool, quick: bool) -> 
             f"{time.perf_counter() - started:.0f} s"
         )
         for mistake, other in findings.misnamed.items():
-            print(f"    {mistake} is taken for {other}")
+            print(f"    {mistake} is mistaken for {other}")
         if findings.unnamed:
             print(f"    not recognised: {', '.join(findings.unnamed)}")
     return 1 if refused else 0

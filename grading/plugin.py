@@ -1,4 +1,4 @@
-"""What pytest loads: the options, the fixtures and the hooks of a session. The work is done in `grading.session`."""
+"""The module that pytest loads: options, fixtures and hooks. `grading.session` does the work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for description in marks.DESCRIPTIONS:
         config.addinivalue_line("markers", description)
     config.addinivalue_line("python_files", GRADED_FILES)
-    if config.pluginmanager.has_plugin("whetstone"):  # an inner run brings a session of its own
+    if config.pluginmanager.has_plugin("whetstone"):  # an inner run brings its own session
         return
     course, options = Course(config.rootpath), Options.read(config)
     place_runs(config, course)

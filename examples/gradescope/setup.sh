@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the image that submissions are graded in. Gradescope runs this once, as root, on Ubuntu 22.04 or newer.
+# Builds the image in which submissions are graded. Gradescope runs this once, as root, on Ubuntu 22.04 or newer.
 set -euo pipefail
 
 AUTOGRADER=${AUTOGRADER:-/autograder}
 export DEBIAN_FRONTEND=noninteractive
-export PIP_NO_CACHE_DIR=1 # the image need not keep what it was made from
+export PIP_NO_CACHE_DIR=1 # keeps the image small
 
 # PyTorch's default build brings several GB of CUDA. If you know an index of CPU builds, name it here:
 # export PIP_EXTRA_INDEX_URL=

@@ -1,1 +1,1 @@
-"""What a graded test is written with: the submission, drawn inputs, marks, a scripted language model."""
+"""The tools of a graded test: the submission, random inputs, marks, a scripted language model."""

@@ -1,7 +1,7 @@
 """The `draw` fixture: the inputs of graded tests.
 
-Drawn from the grading seed and the test's own id, so that `--grading-seed` changes every number, a score does not
-depend on values that a student has seen, and a single test draws the same alone and in company.
+They are drawn from the grading seed and the test's id: `--grading-seed` changes every number, a score does not depend
+on values that a student has seen, and a test draws the same numbers alone as in a full run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Draw:
-    """Random tensors and choices. dtypes by name ("float32") or as torch.dtype."""
+    """Random tensors and choices. Dtypes are given by name ("float32") or as torch.dtype."""
 
     def __init__(self, seed: int, test: str, device: str = "cpu") -> None:
         digest = hashlib.sha256(f"{seed}/{test}".encode()).digest()
@@ -25,7 +25,7 @@ class Draw:
         self.device = device
 
     def normal(self, *shape: int, dtype: Any = torch.float32, scale: float = 1.0, mean: float = 0.0) -> torch.Tensor:
-        """Normally distributed numbers, drawn in float64 and rounded: every dtype sees the same ones."""
+        """Normally distributed numbers, drawn in float64 and rounded: every dtype gets the same ones."""
         numbers = torch.randn(shape, generator=self.generator, dtype=torch.float64)
         return (numbers * scale + mean).to(self.device, as_dtype(dtype))
 

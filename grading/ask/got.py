@@ -1,4 +1,4 @@
-"""What came back for one request."""
+"""The outcome of one request."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from grading.explain.show import show_call
 
 @dataclass(frozen=True)
 class Got:
-    """What came back for one request. Reading `output` or `grads` of a request that failed fails the test."""
+    """The outcome of one request. Reading `output`, `counts` or `grad` of a failed request fails the test."""
 
     request: Request
     result: Result
     tree: Tree
     exercise: str
     error: BaseException | None = None  # the submission's own exception, when it ran in this process
-    elapsed: float = 0.0  # seconds until the result was here, by this process's clock
+    elapsed: float = 0.0  # seconds until the result arrived, by this process's clock
 
     @property
     def output(self) -> Any:
@@ -31,7 +31,7 @@ class Got:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was counted, with `count=True`: see `grading.run.counters.Counts`."""
+        """The counts of a request with `count=True`: see `grading.run.counters.Counts`."""
         self.require_answer()
         return self.result.counts
 
@@ -44,7 +44,7 @@ class Got:
         return self.result.trouble
 
     def grad(self, of: Any) -> Any:
-        """The gradient of one tensor of the request, or of a parameter by name; None where none flows."""
+        """The gradient of one tensor of the request, or of a parameter by name; None if none flows."""
         self.require_answer()
         key = of if isinstance(of, str) else self.request.inputs.number(of)
         if key is None:
@@ -52,11 +52,11 @@ class Got:
         return self.result.grads[key]
 
     def name_of(self, number: int) -> str:
-        """What the submission calls an input of the request."""
+        """The submission's name for an input of the request."""
         return self.request.name_of(number, self.result.parameters)
 
     def require_answer(self) -> None:
-        """Raise the verdict that follows where there is no answer."""
+        """If there is no answer, raise the verdict that follows."""
         trouble = self.result.trouble
         if trouble is None:
             return
@@ -65,19 +65,19 @@ class Got:
                 raise NotOffered(trouble.message or f"{self.tree.name} does not offer it")
             if trouble.exercise not in ("", self.exercise):
                 raise NotStarted(
-                    f"builds on {trouble.exercise}, which is not done (--prerequisites solutions lends the solution's)"
+                    f"builds on {trouble.exercise}, which is not started (--prerequisites solutions uses the solution)"
                 )
             raise NotStarted("not started")
         if trouble.kind == "no file":
             raise NotOffered(trouble.message) if self.tree.library else NotStarted(trouble.message)
         if trouble.kind == "missing" and self.tree.library:
-            raise NotOffered(f"{self.tree.name} offers no {self.request.name}")
+            raise NotOffered(f"{self.tree.name} does not offer {self.request.name}")
         if trouble.kind == "load" and self.tree.library and "ImportError" in trouble.bases:
             raise NotGradableHere(trouble.message)
         raise Unmet(self.explain(trouble.message, got=trouble.message, traceback=trouble.traceback)) from self.error
 
     def explain(self, reason: str, **parts: Any) -> Explanation:
-        """An explanation that begins with the call that was made."""
+        """An explanation that begins with the call."""
         printed = self.result.printed.strip()
         if len(printed) > 500:
             printed = printed[:500] + " …"

@@ -1,12 +1,12 @@
-"""A language model with a script: OpenAI's chat-completions protocol over real HTTP, on this machine.
+"""A scripted language model: OpenAI's chat-completions protocol over real HTTP, on this machine.
 
     def test_the_tool_is_asked(submission, llm):
-        llm.script(use("lookup", query="Busan"), say("It lies by the sea."))
+        llm.script(use("lookup", query="Busan"), say("It is by the sea."))
         got = submission.run(scenario, llm.url, llm.name)
         expect.that(len(llm.requests) == 2, "…")
 
-What a test can judge is what the server heard. With `--llm-url` a real model answers instead, through the same server:
-requests are recorded all the same, and the tests that depend on a script are left out.
+A test judges the requests that the server received. With `--llm-url` a real model answers instead, through the same
+server: requests are still recorded, and tests that depend on a script are skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from werkzeug import Response
 
 
-# For `pytest.mark.process`: agent frameworks that are quiet, keep nothing from one run to the next and ask nobody.
+# For `pytest.mark.process`: keeps agent frameworks quiet, offline and without state from earlier runs.
 AGENT_PROCESS: dict[str, Any] = {
     "loopback": True,
     "environment": {
@@ -41,7 +41,7 @@ AGENT_PROCESS: dict[str, Any] = {
         "OPENAI_API_BASE": None,
         "OPENAI_BASE_URL": None,
         "ANONYMIZED_TELEMETRY": "False",
-        "CREWAI_DISABLE_TELEMETRY": "true",  # ten seconds a process without it
+        "CREWAI_DISABLE_TELEMETRY": "true",  # saves ten seconds per process
         "CREWAI_DISABLE_VERSION_CHECK": "true",
         "CREWAI_TESTING": "true",
         "CREWAI_TRACING_ENABLED": "false",
@@ -61,7 +61,7 @@ def say(text: str) -> Reply:
 
 
 def use(tool: str, arguments: str | None = None, **values: Any) -> Reply:
-    """The model calls a tool with these values, or with `arguments`, which need not be JSON."""
+    """The model calls a tool with these values, or with `arguments`, which need not be valid JSON."""
     return Reply(tools=((tool, json.dumps(values, ensure_ascii=False) if arguments is None else arguments),))
 
 
@@ -70,18 +70,18 @@ def together(*replies: Reply) -> Reply:
     return Reply(tools=tuple(tool for reply in replies for tool in reply.tools))
 
 
-def fail(status: int = 500, message: str = "the model broke down") -> Reply:
+def fail(status: int = 500, message: str = "the model failed") -> Reply:
     """The server answers with an error."""
     return Reply(status=status, body=json.dumps({"error": {"message": message, "type": "server_error", "code": None}}))
 
 
 def garbled() -> Reply:
-    """The server's answer is no JSON."""
+    """The server's answer is not valid JSON."""
     return Reply(body='{"choices": [{"message": ')
 
 
 def late(reply: Reply, seconds: float) -> Reply:
-    """The answer comes after so many seconds."""
+    """The answer arrives after this many seconds."""
     return replace(reply, seconds=seconds)
 
 
@@ -89,7 +89,7 @@ Answer = Callable[[ChatRequest], Reply]
 
 
 class ScriptedModel:
-    """A model that answers by a script, at a URL of its own; every run of a submission meets it from the beginning."""
+    """A model that follows a script, at its own URL; the script restarts with every run of a submission."""
 
     name = "scripted"
 
@@ -99,37 +99,37 @@ class ScriptedModel:
         self._script: tuple[Reply, ...] | None = None
         self._lock = threading.Lock()
         self._broken: Exception | None = None
-        self.requests: list[ChatRequest] = []  # of the last run, in the order in which they came
-        self._replies_sent: list[str | None] = []  # what the model said to each
+        self.requests: list[ChatRequest] = []  # of the last run, in order of arrival
+        self._replies_sent: list[str | None] = []  # the model's answer to each
         self.url = server().add(self)
 
     def script(self, *replies: Reply, needed: bool = True) -> None:
-        """Answer with these in order; a request too many is refused with status 400.
+        """Answer with these in order; any further request is refused with status 400.
 
-        `needed`: whether the test makes sense with these answers only, or holds for any model.
+        `needed`: whether the test depends on these answers; if not, it holds for any model.
         """
         self._script = replies
 
     def answer(self, function: Answer) -> None:
-        """Answer each request with what `function` makes of it; it must not remember anything."""
+        """Answer each request with `function(request)`, which must be stateless."""
         self._script, self._answer = None, function
 
     def begin(self) -> None:
-        """Forget what was heard and begin the script again."""
+        """Forget all requests and restart the script."""
         with self._lock:
             self.requests, self._replies_sent, self._broken = [], [], None
             self._replies = None if self._script is None else iter(self._script)
 
     def heard(self) -> list[dict[str, Any]]:
-        """The requests since `begin`, and what the model said to them, as plain data."""
+        """The requests since `begin` and the model's answers, as plain data."""
         with self._lock:
             if self._broken is not None:
-                raise RuntimeError("the script of the model broke") from self._broken
+                raise RuntimeError("the model's script failed") from self._broken
             said = itertools.chain(self._replies_sent, itertools.repeat(None))
             return [{**request.plain(), "reply": reply} for request, reply in zip(self.requests, said, strict=False)]
 
     def respond(self, http: HttpRequest) -> Response:
-        """The HTTP response to a request, which is recorded."""
+        """Record a request, and answer it."""
         request = ChatRequest(http.get_json(force=True), http.headers.get("Authorization", "").removeprefix("Bearer "))
         with self._lock:
             self.requests.append(request)
@@ -146,11 +146,11 @@ class ScriptedModel:
                 self._broken = error
                 return fail(400, f"{type(error).__name__}: {error}")
         reply = next(self._replies or iter(()), None)
-        return reply or fail(400, f"the script has {len(self._script)} answers, this is request {len(self.requests)}")
+        return reply or fail(400, f"the script has {len(self._script)} answers; this is request {len(self.requests)}")
 
 
 class RealModel(ScriptedModel):
-    """A model behind `--llm-url`: requests are recorded and passed on."""
+    """The model at `--llm-url`: requests are recorded and passed on."""
 
     def __init__(self, url: str, name: str, key: str) -> None:
         super().__init__()
@@ -158,10 +158,10 @@ class RealModel(ScriptedModel):
 
     def script(self, *replies: Reply, needed: bool = True) -> None:
         if needed:
-            raise NotGradableHere("needs a model that answers by a script; --llm-url names a real one")
+            raise NotGradableHere("needs a scripted model; --llm-url names a real one")
 
     def answer(self, function: Answer) -> None:
-        raise NotGradableHere("needs a model that answers by a script; --llm-url names a real one")
+        raise NotGradableHere("needs a scripted model; --llm-url names a real one")
 
     def respond(self, http: HttpRequest) -> Response:
         from werkzeug import Response
@@ -184,4 +184,4 @@ class RealModel(ScriptedModel):
 
 
 def _nothing_to_say(request: ChatRequest) -> Reply:
-    return fail(400, "the model was not expected to be asked")
+    return fail(400, "unexpected request: this test gives the model no script")

@@ -1,4 +1,4 @@
-"""OpenAI's chat-completions protocol: a request as the server reads it, a reply as it is sent."""
+"""OpenAI's chat-completions protocol: how requests are read and replies are written."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer of the model. Made by the functions below."""
+    """One answer of the model, created by `say`, `use`, `fail` … of `grading.ask.llm`."""
 
     text: str | None = None
-    tools: tuple[tuple[str, str], ...] = ()  # names, and arguments in JSON
+    tools: tuple[tuple[str, str], ...] = ()  # name and JSON arguments of each call
     status: int = 200
-    body: str | None = None  # sent as it is
-    seconds: float = 0.0  # before it is sent
+    body: str | None = None  # sent verbatim
+    seconds: float = 0.0  # to wait before it is sent
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request that the model server heard."""
+    """One request that the model server received."""
 
     body: dict[str, Any]
-    key: str  # the API key that came with it
+    key: str  # the API key sent with it
 
     @property
     def model(self) -> str:
@@ -45,16 +45,16 @@ class ChatRequest:
 
     @property
     def texts(self) -> list[str]:
-        """What each message says."""
+        """The text of each message."""
         return [message_text(message.get("content")) for message in self.messages]
 
     @property
     def text(self) -> str:
-        """What all messages say."""
+        """The text of all messages."""
         return "\n".join(self.texts)
 
     def plain(self) -> dict[str, Any]:
-        """All that matters to the model, without identifiers."""
+        """Everything that matters to the model, without identifiers."""
         messages = [
             {
                 "role": message.get("role"),
@@ -131,7 +131,7 @@ def _message(reply: Reply) -> dict[str, Any]:
     return message
 
 
-_numbers = itertools.count(1)  # of tool calls: no two in a conversation may be alike
+_numbers = itertools.count(1)  # of tool calls: ids must be unique within a conversation
 
 
 def _finish(reply: Reply) -> str:
@@ -139,6 +139,6 @@ def _finish(reply: Reply) -> str:
 
 
 def _usage(reply: Reply, request: ChatRequest) -> dict[str, int]:
-    """Words, where a real model counts tokens."""
+    """Counts words; a real model counts tokens."""
     asked, answered = len(request.text.split()), len((reply.text or "").split())
     return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}

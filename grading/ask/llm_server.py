@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """What the server needs of a model."""
+    """What the server needs from a model."""
 
     name: str
 
@@ -22,7 +22,7 @@ class Model(Protocol):
 
 
 class Server:
-    """One HTTP server for all models of this process, each below a path of its own."""
+    """One HTTP server for all models of this process, each at its own path."""
 
     def __init__(self) -> None:
         from werkzeug.serving import make_server
@@ -33,7 +33,7 @@ class Server:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def add(self, model: Model) -> str:
-        """The URL at which the model answers from now on."""
+        """Serve the model, and return its URL."""
         path = f"m{len(self._models) + 1}"
         self._models[path] = model
         return f"http://127.0.0.1:{self._http.server_port}/{path}/v1"
@@ -53,7 +53,7 @@ class Server:
                     card = {"id": self._models[model].name, "object": "model", "created": 0, "owned_by": "whetstone"}
                     return Response(json.dumps({"object": "list", "data": [card]}), content_type="application/json")
             return Response(
-                json.dumps({"error": {"message": f"{request.method} {request.path}: there is only chat/completions"}}),
+                json.dumps({"error": {"message": f"{request.method} {request.path}: only chat/completions is served"}}),
                 404,
                 content_type="application/json",
             )

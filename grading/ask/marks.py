@@ -1,16 +1,16 @@
 """The marks of graded tests, read in one place.
 
-`@pytest.mark.points(2)`                        what the test earns, each parameter set by itself
-`@pytest.mark.points(output=1, gradients=1)`    partial credit: `with part("output"): …` earns each share on its own
+`@pytest.mark.points(2)`                        the points of the test, earned separately for each parameter set
+`@pytest.mark.points(output=1, gradients=1)`    partial credit: `with part("output"): …` earns each share separately
 `@pytest.mark.limit(seconds=60)`                the time limit of one request
 `@pytest.mark.handout("masks")`                 the section of the handout that a failure points to
-`@pytest.mark.process(environment={…}, loopback=True)`   run the requests in a process of their own, made with these
-                                                environment variables, with no network beyond this machine
-`@pytest.mark.needs("dspy", how)`               a module that not everybody has, and the command that installs it,
-                                                pip with the extra of this name where left out
-`@pytest.mark.at_least("0.4x", "0.8x", of="solutions")`   the speed, relative to a reference in the same run: the
-                                                fixture `speed` judges it, each limit earns its share of the points
-`@pytest.mark.at_most(flops="1.2x", of="solutions")`      counts, relative to a reference or in numbers
+`@pytest.mark.process(environment={…}, loopback=True)`   run the requests in their own process, started with these
+                                                environment variables and without network access beyond this machine
+`@pytest.mark.needs("dspy", how)`               an optional module, and the command that installs it (default: pip
+                                                with the extra of this name)
+`@pytest.mark.at_least("0.4x", "0.8x", of="solutions")`   the speed relative to a reference in the same run, judged by
+                                                the fixture `speed`; each limit earns its share of the points
+`@pytest.mark.at_most(flops="1.2x", of="solutions")`      upper bounds on counts, absolute or relative to a reference
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from grading.data.request import Process
 
 DESCRIPTIONS = (
-    "points(number, **parts): what a graded test earns, as a whole or in named parts (see the `part` fixture)",
+    "points(number, **parts): the points of a graded test, as a whole or in named parts (see the `part` fixture)",
     "limit(seconds): the time limit of each request that a graded test makes",
     "handout(section): the section of the exercise's handout that a failure points to",
-    "process(environment, loopback): a process of its own for the requests of a graded test",
-    "needs(module, how): a module, without which a graded test is left out, and the command that installs it",
-    "at_least(*limits, of, tolerance, seconds): the speed that a graded test asks for, relative to a reference",
-    "at_most(of, because, **counts): what a graded test lets a submission need, in numbers or beside a reference",
+    "process(environment, loopback): run the requests of a graded test in their own process",
+    "needs(module, how): a module without which a graded test is skipped, and the command that installs it",
+    "at_least(*limits, of, tolerance, seconds): the speed that a graded test requires, relative to a reference",
+    "at_most(of, because, **counts): upper bounds on counts, absolute or relative to a reference",
 )
 DEFAULT_SECONDS = 30.0
 
 
 def points_of(item: pytest.Item) -> tuple[float, dict[str, float]]:
-    """The points of a test and its named parts. UsageError for a mark that makes no sense."""
+    """The points of a test and its named parts. UsageError for an invalid mark."""
     mark = item.get_closest_marker("points")
     if mark is None:
         return 0.0, {}
@@ -48,7 +48,7 @@ def points_of(item: pytest.Item) -> tuple[float, dict[str, float]]:
         return total, dict.fromkeys(limit.texts, total / len(limit.texts))
     if len(mark.args) > 1 or bool(mark.args) == bool(parts):
         raise pytest.UsageError(
-            f"{item.nodeid}: points takes one number, or named parts, not {mark.args} {mark.kwargs}"
+            f"{item.nodeid}: points accepts one number or named parts, not {mark.args} {mark.kwargs}"
         )
     return (_positive(item, mark.args[0]) if mark.args else sum(parts.values())), parts
 
@@ -59,7 +59,7 @@ def seconds_of(item: pytest.Item) -> float:
 
 
 def process_of(item: pytest.Item) -> Process | None:
-    """The process that the requests of a test want for themselves."""
+    """The process that a test requires for its requests; None if it requires none."""
     mark = item.get_closest_marker("process")
     if mark is None:
         return None
@@ -70,7 +70,7 @@ def process_of(item: pytest.Item) -> Process | None:
 
 
 def missing_of(item: pytest.Item) -> str | None:
-    """What the test needs and is not installed, and how to install it."""
+    """The module that a test needs but is not installed, and how to install it; None if nothing is missing."""
     for mark in item.iter_markers("needs"):
         module, *rest = mark.args
         how = rest[0] if rest else f"pip install -e '.[{module}]'"
@@ -81,14 +81,14 @@ def missing_of(item: pytest.Item) -> str | None:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The speed that a test asks for.
+    """The speed that a test requires.
 
-    `of`: whose speed, "solutions", the name of a library, or "solutions.other_function"; the first that can run here.
-    `tolerance`: how much slower than in an earlier run, relative to the reference, is not a regression yet.
-    `seconds`: how long calls are compared at most.
+    `of`: the reference: "solutions", a library, or "solutions.other_function"; the first that can run here is used.
+    `tolerance`: the slowdown since an earlier run, relative to the reference, that is not yet a regression.
+    `seconds`: the time limit of the comparison.
     """
 
-    texts: tuple[str, ...]  # "0.4x", from the lowest to the highest
+    texts: tuple[str, ...]  # "0.4x", in ascending order
     of: tuple[str, ...]
     tolerance: float = 0.1
     seconds: float = 20.0
@@ -99,7 +99,7 @@ class AtLeast:
 
 
 def at_least_of(item: pytest.Item) -> AtLeast | None:
-    """The speed that a test asks for. UsageError for a mark that makes no sense."""
+    """The speed that a test requires. UsageError for an invalid mark."""
     mark = item.get_closest_marker("at_least")
     if mark is None:
         return None
@@ -108,19 +108,19 @@ def at_least_of(item: pytest.Item) -> AtLeast | None:
     of = (of,) if isinstance(of, str) else of
     if not of or not isinstance(of, tuple) or set(options) - {"tolerance", "seconds"}:
         raise pytest.UsageError(
-            f"{item.nodeid}: at_least takes limits, of=, tolerance= and seconds=, not {mark.kwargs}"
+            f"{item.nodeid}: at_least accepts limits, of=, tolerance= and seconds=, not {mark.kwargs}"
         )
     for text in mark.args:
         _factor(item, text)
     limit = AtLeast(mark.args, of, **{name: _positive(item, value) for name, value in options.items()})
     if not limit.texts or list(limit.factors) != sorted(set(limit.factors)):
-        raise pytest.UsageError(f"{item.nodeid}: at_least takes limits in rising order, not {mark.args}")
+        raise pytest.UsageError(f"{item.nodeid}: at_least needs limits in ascending order, not {mark.args}")
     return limit
 
 
 @dataclass(frozen=True)
 class AtMost:
-    """What a test allows to be counted: a number, or "1.2x" of what the reference needs for the same requests."""
+    """Upper bounds on counts: a number, or "1.2x" the reference's count for the same requests."""
 
     counts: dict[str, float | str]
     of: str | None
@@ -138,7 +138,7 @@ def at_most_of(item: pytest.Item) -> AtMost | None:
         _factor(item, counts[name])
     if mark.args or not counts or bool(relative) != bool(of):
         raise pytest.UsageError(
-            f"{item.nodeid}: at_most takes counts by name, and of= where one is relative, not {mark.args} {mark.kwargs}"
+            f"{item.nodeid}: at_most accepts counts by name, and of= if one is relative, not {mark.args} {mark.kwargs}"
         )
     return AtMost(counts, of, because)
 

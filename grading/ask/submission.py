@@ -1,4 +1,4 @@
-"""The `submission` fixture: how a graded test asks a submission to do something and gets plain data back."""
+"""The `submission` fixture: a graded test sends requests to a submission and gets plain data back."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Submission:
     """One exercise of one tree, as a test sees it."""
 
     def __init__(self, tree: Tree, exercise: str, executor: Executor, **always: Any) -> None:
-        """`always`: fields that every request gets, its seed, its time limit and its process."""
+        """`always`: the fields of every request: seed, time limit and process."""
         self.tree, self.exercise, self.executor, self.always = tree, exercise, executor, always
-        self.model: ScriptedModel | None = None  # that stands by, and hears what the submission asks
-        self.observed: list[Got] = []  # in this test, in order
+        self.model: ScriptedModel | None = None  # which answers the submission meanwhile
+        self.observed: list[Got] = []  # by this test, in order
 
     def call(
         self, name: str, *args: Any, grad: bool | Iterable[Any] = False, cotangent: str = "normal", count: bool = False,
@@ -33,21 +33,22 @@ class Submission:
     ) -> Got:  # fmt: skip
         """Call the function `name`.
 
-        `grad`: True for gradients of every floating-point tensor among the arguments, or the tensors that want one.
-        `cotangent`: the gradient from above, see `grading.data.request.cotangents`. `count`: count what it costs.
+        `grad`: True for the gradients of all floating-point arguments, or the tensors whose gradients to compute.
+        `cotangent`: the kind of output gradient, see `grading.data.request.cotangents`. `count`: count the cost.
         """
         request = Request(name, args, kwargs, cotangent=cotangent, count=count)
         return self.ask(_with_grad(request, grad))
 
     def make(self, name: str, *args: Any, **kwargs: Any) -> Maker:
-        """An object of the class `name`, made anew for each call."""
+        """An object of the class `name`, created anew for each call."""
         return Maker(self, Request(name, init=(args, kwargs)))
 
     def run(self, scenario: Callable[..., Any], *args: Any, **kwargs: Any) -> Got:
-        """Run `scenario(module, *args)`, a function of the test file, where the submission is.
+        """Run `scenario(module, *args)`, a function of the test file, in the submission's process.
 
-        It sees its arguments and the imports at the top of its file except the grader's and the tests'; it returns
-        plain data. Use it for what is longer than one call; what it returns is the submission's word.
+        It can use its arguments, the definitions of its file, and the file's imports except those from `grading` and
+        `tests`; it returns plain data. Use it for anything longer than one call. Its result is only as trustworthy as
+        the submission, which runs in the same process.
         """
         return self.ask(Request(scenario.__name__, args, kwargs, scenario=scenario_of(scenario)))
 
@@ -58,13 +59,13 @@ class Submission:
         got = Got(request, result, self.tree, self.exercise, error, time.perf_counter() - begun)
         self.observed.append(got)
         if result.trouble is not None and result.trouble.kind in ("unstarted", "no file", "load", "missing", "time"):
-            got.require_answer()  # nothing that a test could want to look at
+            got.require_answer()  # there is nothing to inspect
         return got
 
 
 @dataclass(frozen=True)
 class Maker:
-    """How to make an object: `submission.make("Layer", 64).load(state).eval().call(x)`. Nothing runs before the end."""
+    """A recipe for an object: `submission.make("Layer", 64).load(state).eval().call(x)`. Only `call` runs anything."""
 
     submission: Submission
     request: Request
@@ -87,7 +88,7 @@ class Maker:
         self, *args: Any, method: str | None = None, grad: bool | Iterable[Any] = False, cotangent: str = "normal",
         count: bool = False, **kwargs: Any,
     ) -> Got:  # fmt: skip
-        """Make the object and call it, or one of its methods. `grad` also gives the gradients of its parameters."""
+        """Create the object and call it or one of its methods. `grad` includes the gradients of its parameters."""
         request = replace(self.request, args=args, kwargs=kwargs, method=method, cotangent=cotangent, count=count)
         return self.submission.ask(_with_grad(request, grad))
 

@@ -1,7 +1,7 @@
 """Tests of the tests: does each exercise reject wrong answers, accept its solution, and teach?
 
-`python -m grading check` says in sentences what is missing. It grades the stub, the solution, the solution with
-spoiled outputs and every known mistake with the graded tests, all in this process.
+`python -m grading check` reports what is wrong. It runs the graded tests on the stub, the solution, the solution with
+spoiled outputs and every known mistake, all in this process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grading.course.trees import find_tree
 from grading.data.record import Grade, Record, show_points
 from grading.mistakes.bank import Mistake, MistakeError, load_bank
 
-NAMED_SHARE = 0.9  # of the known mistakes that are looked up must be recognised by name; one may always be missed
+NAMED_SHARE = 0.9  # of the mistakes that are looked up must be recognised by name; one may always be missed
 FEWEST_MISTAKES = 8
 
 
@@ -28,9 +28,9 @@ class Findings:
     """What is wrong with an exercise, and what its bank of mistakes showed."""
 
     problems: list[str] = field(default_factory=list)
-    mistakes: int = 0  # known
-    lost: int = 0  # of them lose points
-    tried: int = 0  # were looked up by name
+    mistakes: int = 0  # that are known
+    lost: int = 0  # that lose points
+    tried: int = 0  # that were looked up by name
     named: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
     misnamed: dict[str, str] = field(default_factory=dict)
@@ -41,16 +41,16 @@ class Findings:
 
 
 def check_exercise(course: Course, exercise: str, whole: bool = False, quick: bool = False) -> Findings:
-    """Everything that can be wrong with one exercise.
+    """Check one exercise.
 
-    `whole`: run every test on a mistake, also once it is named. `quick`: look for the name of every eighth mistake
-    only, and leave the others at the first point that they lose; names are what takes the time.
+    `whole`: run every test on a mistake, even after it is recognised. `quick`: try to recognise only every eighth
+    mistake, and stop at the first lost point of the others; recognition is what takes time.
     """
     findings = Findings()
     problems = findings.problems
     for path, what in (
-        (course.solution(exercise), "has no solution: write it first, the stub is made from it"),
-        (course.handout(exercise), "has no handout: write what the student needs to know to do it"),
+        (course.solution(exercise), "has no solution: write it first, the stub is generated from it"),
+        (course.handout(exercise), "has no handout: explain what the student needs to know"),
         (course.handout(exercise, "ko"), "has no Korean handout"),
     ):
         if not path.is_file():
@@ -58,11 +58,11 @@ def check_exercise(course: Course, exercise: str, whole: bool = False, quick: bo
     if not course.solution(exercise).is_file():
         return findings
     if course.stub(exercise) in stale_stubs(course.root):
-        problems.append(f"{exercise}: the stub is out of step with the solution; run python -m grading stubs.")
+        problems.append(f"{exercise}: the stub is out of date; run python -m grading stubs.")
 
     stub = grade_tree(course, exercise, find_tree(course, "exercises", course.root))
     if stub.points:
-        problems.append(f"{exercise}: the stub earns {show_points(stub.points)} points before anybody wrote a line.")
+        problems.append(f"{exercise}: the stub earns {show_points(stub.points)} points without any code.")
     solution = grade_tree(course, exercise, find_tree(course, "solutions", course.root))
     if not solution.records:
         problems.append(f"{exercise} has no graded tests in {course.tests(exercise).relative_to(course.root)}.")
@@ -86,7 +86,7 @@ def check_exercise(course: Course, exercise: str, whole: bool = False, quick: bo
 def check_mistakes(
     course: Course, exercise: str, findings: Findings, solution: Grade, whole: bool, quick: bool
 ) -> None:
-    """Each known mistake must lose points, and most must be recognised as what they are."""
+    """Each known mistake must lose points, and most must be recognised by name."""
     try:
         bank = load_bank(course, exercise)
     except MistakeError as error:
@@ -94,13 +94,14 @@ def check_mistakes(
         return
     findings.mistakes = len(bank)
     if len(bank) < FEWEST_MISTAKES:
-        findings.problems.append(f"{exercise} knows {len(bank)} mistakes; think of at least {FEWEST_MISTAKES}.")
-    latest = ""  # the test that rejected the mistake before
+        findings.problems.append(f"{exercise} has {len(bank)} known mistakes; it needs at least {FEWEST_MISTAKES}.")
+    latest = ""  # the test that rejected the previous mistake
     wanted_names = bank[::8] if quick else bank
     forgiven = max(1, (1 - NAMED_SHARE) * len(wanted_names))
     for mistake in bank:
         if mistake.handout and not handout_has(course, f"{course.handout(exercise)}#{mistake.handout}"):
-            findings.problems.append(f"{exercise}: the mistake {mistake.name!r} points to no section of the handout.")
+            section = f"the section {mistake.handout!r}, which the handout lacks"
+            findings.problems.append(f"{exercise}: the mistake {mistake.name!r} points to {section}.")
         try:
             tree = mistake.tree(course)
         except MistakeError as error:
@@ -110,7 +111,7 @@ def check_mistakes(
         tests = likely_first(solution, changed_definition(course, mistake), latest, hurry=not wanted)
         findings.tried += wanted
         stop = None if whole else _is_named if wanted else _is_lost
-        for _ in range(2):  # what is measured in seconds may not come out alike
+        for _ in range(2):  # timings may differ from run to run
             grade = grade_tree(course, exercise, tree, tests, until=stop, recognise=wanted)
             named = {record.mistake for record in grade.records} - {None}
             lost = grade.points < grade.max_points
@@ -138,12 +139,12 @@ def check_mistakes(
 
 
 def likely_first(solution: Grade, changed: str, latest: str, hurry: bool) -> list[str]:
-    """The tests, beginning with those that are likely to reject a mistake.
+    """The tests, starting with those that are likely to reject a mistake.
 
-    That is `latest`, which rejected the mistake before this one, of something nearby; then those that mention the
-    `changed` definition, in the order of their file, which is how a student's answers are looked up. In a `hurry` the
-    quickest come first, and a mention is worth as much as being ten times as quick. Tests of speed come last: they
-    take longest, and name nothing.
+    First `latest`, which rejected the previous mistake, usually of something nearby; then those that mention the
+    `changed` definition, in the order of their file, as in a student's run. In a `hurry` the fastest come first, and
+    mentioning the definition counts as being ten times as fast. Tests of speed come last: they take longest and
+    recognise nothing.
     """
 
     def rank(record: Record) -> tuple[bool, bool, float]:
@@ -163,7 +164,7 @@ def _is_lost(record: Record) -> bool:
 
 
 def changed_definition(course: Course, mistake: Mistake) -> str:
-    """The public function or class of the solution that a mistake changes, or nothing for a private helper."""
+    """The public function or class of the solution that a mistake changes; empty for a private helper."""
     source = course.solution(mistake.file).read_text("utf-8")
     line = source[: source.find(mistake.changes[0][0])].count("\n") + 1
     for node in ast.parse(source).body:

@@ -1,4 +1,4 @@
-"""`python -m grading conformance`: how the libraries do in the graded tests, for docs/conformance.md."""
+"""`python -m grading conformance`: the points of the libraries in the graded tests, for docs/conformance.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEGIN, END = "<!-- conformance: python -m grading conformance -->", "<!-- end of
 
 
 def write_table(course: Course, page: Path) -> str:
-    """Grade every library, put the table between its marks on the page, and return it. ValueError without marks."""
+    """Grade every library, put the table between its marks on the page, and return it."""
     table = conformance(course)
     put_between(page, BEGIN, END, table)
     return table
@@ -24,13 +24,13 @@ def put_between(page: Path, begin: str, end: str, table: str) -> None:
     """Replace the text between two marks. ValueError if either mark is missing."""
     text = page.read_text("utf-8")
     if begin not in text or end not in text:
-        raise ValueError(f"{page.name} has no lines {begin} and {end} to put the table between")
+        raise ValueError(f"{page.name} must have the lines {begin} and {end} around the table")
     head, tail = text.partition(begin)[0], text.partition(end)[2]
     page.write_text(f"{head}{begin}\n\n{table}\n{end}{tail}", "utf-8")
 
 
 def conformance(course: Course) -> str:
-    """A row for each exercise, a column for each library, and below what a library does differently."""
+    """A row for each exercise and a column for each library, followed by what each library does differently."""
     libraries = [name for name in known_trees(course) if name not in ("exercises", "solutions")]
     rows: list[list[str]] = []
     differences: dict[tuple[str, str], dict[str, str]] = {}  # the first reason for each title
@@ -46,7 +46,7 @@ def conformance(course: Course) -> str:
                     reasons.setdefault(_without_parameters(record.title), " ".join(record.reason.split()))
         if any(cells):
             rows.append([f"[{exercise}](../exercises/{exercise}.md)", *cells])
-    header = ["points of what is offered", *(f"`{name}`" for name in libraries)]
+    header = ["points earned of those offered", *(f"`{name}`" for name in libraries)]
     lines = [header, ["---", *("---:" for _ in libraries)], *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     if not differences:

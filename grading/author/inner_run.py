@@ -22,8 +22,8 @@ from grading.session.session import Session
 if TYPE_CHECKING:
     from grading.run.executors import Executor
 
-# Neither what pytest keeps between runs, nor the garbage collections of each run, nor the sources of what was raised:
-# they would take longer than most tests, and nobody sees them.
+# No cache between runs, no garbage collection after each run, no source code in tracebacks: they would take longer than
+# most tests, and nobody sees them.
 _SPARED = ("-p", "no:cacheprovider", "-p", "no:unraisableexception", "--tb", "native")
 
 
@@ -39,10 +39,10 @@ def grade_tree(
     """The grade of one tree, quietly.
 
     Args:
-        tests: to be run, in this order; None for all, in theirs.
+        tests: the tests to run, in this order; None for all tests in the order of their file.
         until: called with each record; the run stops after a record for which it returns True.
         recognise: look up known mistakes, however long it takes.
-        executor: where the tree's code runs; in this process if left out.
+        executor: where the tree's code runs (default: in this process).
     """
     options = Options(start=course.root)
     patience = math.inf if recognise else 0
@@ -51,14 +51,17 @@ def grade_tree(
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(course.root):
         status = pytest.main(arguments, plugins=[_InnerRun(session, tests, until)])
-    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR):  # a test file that does not import, say
+    if status in (
+        pytest.ExitCode.INTERRUPTED,
+        pytest.ExitCode.USAGE_ERROR,
+    ):  # for example, a test file that can't be imported
         raise RuntimeError(f"{exercise}: pytest could not grade {tree.name}:\n{said.getvalue()}")
     return grade_of(session)
 
 
 @dataclass
 class _InnerRun:
-    """The pytest plugin that puts the session in the place of the one that the command line would make."""
+    """The pytest plugin that registers this session instead of one made from the command line."""
 
     session: Session
     tests: Sequence[str] | None

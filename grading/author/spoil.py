@@ -12,7 +12,7 @@ from grading.course.layout import Course
 from grading.course.trees import Tree, find_tree
 from grading.data.record import Grade, Record
 
-SPOILS = {"zero": "all zeros", "mean": "its mean everywhere", "truncated": "cut off: its tail is zero"}
+SPOILS = {"zero": "all zeros", "mean": "its mean everywhere", "truncated": "cut off, with a tail of zeros"}
 
 
 def unspoiled(course: Course, exercise: str, solution: Grade, spoil: str) -> list[str]:
@@ -33,7 +33,7 @@ def unspoiled(course: Course, exercise: str, solution: Grade, spoil: str) -> lis
 
 
 def _numeric(tests: Path) -> set[str]:
-    """The functions of a test file that call `.close_to(…)`, themselves or through others of the file."""
+    """The functions of a test file that call `.close_to(…)`, directly or through other functions of the file."""
     calls = {
         node.name: {
             each.func.attr if isinstance(each.func, ast.Attribute) else getattr(each.func, "id", "")
@@ -50,7 +50,7 @@ def _numeric(tests: Path) -> set[str]:
 
 
 class Spoiler:
-    """Runs requests as they are and spoils the numbers of what comes back."""
+    """Runs requests unchanged and spoils the numbers of their results."""
 
     def __init__(self, how: str) -> None:
         self.how, self.altered = how, False

@@ -1,4 +1,4 @@
-"""Where things are in a course: the one place that knows the layout of the repository."""
+"""The layout of a course: the only module that knows the folders and files of the repository."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-PACKAGES = ("grading", "tests", "solutions", "exercises")  # at the top level; an exercise may import none of them
-GRADED_FILES = "exercises/week*/*.py"  # what pytest collects beside its own test files
+PACKAGES = ("grading", "tests", "solutions", "exercises")  # at the top level; exercises must not import them
+GRADED_FILES = "exercises/week*/*.py"  # what pytest collects besides ordinary test files
 _WEEK = "week*"
 
 
@@ -18,12 +18,12 @@ def exercise_file(root: Path, exercise: str) -> Path:
 
 
 def exercise_files(root: Path) -> Iterator[Path]:
-    """The files of all exercises in the tree at `root`; names with a leading underscore are helpers of the tree."""
+    """The files of all exercises in the tree at `root`; files with a leading underscore are helpers."""
     yield from sorted(root.glob(f"{_WEEK}/[!_]*.py"))
 
 
 def exercise_of(path: Path, root: Path) -> str | None:
-    """The exercise that a file of the tree at `root` holds; None for a file from elsewhere."""
+    """The exercise in a file of the tree at `root`; None for a file outside the tree."""
     return path.relative_to(root).with_suffix("").as_posix() if path.is_relative_to(root) else None
 
 
@@ -37,7 +37,7 @@ def tests_path(exercise: str) -> str:
 class Course:
     """A folder with `exercises/`, `solutions/` and `tests/`.
 
-    An exercise is named by its path in a tree without the suffix: `week1/self_attention`.
+    An exercise is identified by its path in a tree, without the suffix: `week1/self_attention`.
     """
 
     root: Path
@@ -56,7 +56,7 @@ class Course:
 
     @property
     def private_roots(self) -> tuple[Path, ...]:
-        """What a submission that runs in another process may not read."""
+        """The folders that an isolated submission must not read."""
         return (self.solutions_root, self.root / "tests")
 
     @cached_property
@@ -67,7 +67,7 @@ class Course:
         return tuple(sorted(names, key=self.order))
 
     def order(self, exercise: str) -> tuple[str, int, str]:
-        """Weeks first; inside a week as the README of its exercises lists them, then by name."""
+        """A sort key: by week, then as the week's README lists its exercises, then by name."""
         week, _, name = exercise.partition("/")
         listing = self.exercises_root / week / "README.md"
         position = listing.read_text("utf-8").find(f"({name}.md)") if listing.is_file() else -1
@@ -93,24 +93,24 @@ class Course:
         return self.root / "tests" / "mistakes" / f"{exercise}.toml"
 
     def environment(self, library: str) -> Path:
-        """The interpreter of a library that has an environment of its own."""
+        """The interpreter of a library that has its own environment."""
         return self.root / ".venvs" / library / "bin" / "python"
 
     @property
     def conformance_page(self) -> Path:
-        """The document that holds the table of what the libraries earn."""
+        """The page with the table of the libraries' points."""
         return self.root / "docs" / "conformance.md"
 
     def kept_runs(self, machine: str = "*", name: str = "*") -> list[Path]:
-        """The kept runs of the performance tests: benchmarks/MACHINE/…/NAME.json."""
+        """The saved runs of the performance tests: benchmarks/MACHINE/…/NAME.json."""
         return sorted((self.root / "benchmarks").glob(f"{machine}/*/{name}.json"))
 
     def runs_of(self, machine: str) -> Path:
-        """The folder that keeps the runs of one kind of machine."""
+        """The folder of the runs on one kind of machine."""
         return self.root / "benchmarks" / machine
 
     def machines(self) -> list[Path]:
-        """The folder of each kind of machine of which runs are kept."""
+        """The folder of each kind of machine that has saved runs."""
         return sorted({path.parents[1] for path in self.kept_runs()})
 
     def exercise_at(self, path: Path) -> str | None:

@@ -33,16 +33,16 @@ class LoadError(Exception):
 class Tree:
     """A directory of implementations.
 
-    `roots` are searched in order, file by file: a known mistake is one changed file laid over the solutions.
+    `roots` are searched in order, file by file: a known mistake is one changed file on top of the solutions.
     """
 
     name: str
     roots: tuple[Path, ...]
     library: bool = False  # what a library lacks is "not offered"; what a hand-in lacks is "not started"
-    python: Path | None = None  # the interpreter of a library that cannot share an environment with the others
+    python: Path | None = None  # the interpreter of a library that needs its own environment
 
     def file(self, exercise: str) -> Path | None:
-        """The file of an exercise, or None where the tree has none."""
+        """The file of an exercise, or None if the tree has none."""
         for root in self.roots:
             path = exercise_file(root, exercise)
             if path.is_file():
@@ -61,20 +61,20 @@ class Tree:
         return f"whetstone_tree_{digest}"
 
     def load(self, exercise: str) -> types.ModuleType:
-        """Import the exercise's module, once a process; its relative imports stay inside the tree."""
+        """Import the exercise's module, once per process; its relative imports stay inside the tree."""
         name = f"{self.package}.{exercise.replace('/', '.')}"
         if name in sys.modules:
             return sys.modules[name]
         path = self.file(exercise)
         if path is None:
-            raise FileNotFoundError(f"no {exercise}.py in {self.name}")
+            raise FileNotFoundError(f"{self.name} has no {exercise}.py")
         source = path.read_text("utf-8", errors="replace")
         if problem := syntax_problem(source, f"{exercise}.py"):
             raise LoadError(problem)
         if names := forbidden_imports(source, PACKAGES):
             raise LoadError(
-                f"{exercise}.py imports {names[0]}: an exercise builds on files of its own tree only "
-                "(from .other_exercise import name) and on installed packages"
+                f"{exercise}.py imports {names[0]}: an exercise may import only files of its own tree "
+                "(from .other_exercise import name) and installed packages"
             )
         if self.package not in sys.modules:
             package = types.ModuleType(self.package)
@@ -106,7 +106,7 @@ _scratch_folder: tempfile.TemporaryDirectory[str] | None = None
 
 
 def _scratch() -> str:
-    """The folder of this process for files laid over a tree."""
+    """This process's folder for files on top of a tree."""
     global _scratch_folder
     if _scratch_folder is None:
         _scratch_folder = tempfile.TemporaryDirectory(prefix="whetstone-")
@@ -115,7 +115,7 @@ def _scratch() -> str:
 
 
 def clear_scratch() -> None:
-    """Remove the files that were laid over trees."""
+    """Remove the files that were put on top of trees."""
     global _scratch_folder
     if _scratch_folder is not None:
         _scratch_folder.cleanup()
@@ -134,12 +134,12 @@ def find_tree(course: Course, name: str, start: Path, option: str = "--impl") ->
     if not path.exists():
         known = known_trees(course)
         close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known by name: {', '.join(known)}; or give a path."
+        hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}, or give a path."
         raise TreeError(f"{option} {name}: no such tree; {hint}")
     if path.is_file():
         raise TreeError(f"{option} {name}: this is a file; give the directory that holds week1/, week2/ …")
     if not any(exercise_files(path)):
-        raise TreeError(f"{option} {name}: nothing to grade in it; a tree holds its exercises as weekN/NAME.py.")
+        raise TreeError(f"{option} {name}: no exercises there; a tree has them at weekN/NAME.py.")
     return Tree(name, (path,))
 
 

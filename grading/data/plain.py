@@ -1,4 +1,4 @@
-"""Plain data: all that crosses between a graded test and a submission.
+"""Plain data: everything that passes between a graded test and a submission.
 
 None, bool, int, float, str, bytes, lists, tuples, dicts, dtypes, devices and plain tensors. Anything else that a
 submission returns arrives as an `Opaque`: its type and the beginning of its repr, never the object.
@@ -29,7 +29,7 @@ class Opaque:
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """What is promised of a returned tensor beside its numbers, seen before it was made plain."""
+    """The properties of a returned tensor besides its numbers, recorded before it was made plain."""
 
     type: str  # "Tensor" for a plain one
     shape: tuple[int, ...]
@@ -61,9 +61,9 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 class Inputs(Sequence[torch.Tensor]):
-    """The distinct tensor objects in plain data, numbered in the order in which they appear.
+    """The distinct tensor objects in plain data, numbered in order of appearance.
 
-    The same object passed twice (query is key) is one input. Gradients, aliases and changes are told by these numbers.
+    The same object passed twice (query is key) is one input. Gradients, aliases and changes refer to these numbers.
     """
 
     def __init__(self, *values: Any) -> None:

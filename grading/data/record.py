@@ -1,6 +1,6 @@
-"""What a graded run leaves behind: one Record per test, and the Grade that holds them.
+"""The results of a graded run: one Record per test, and the Grade that holds them.
 
-Every report is drawn from these and from nothing else, so that points agree wherever they are read.
+Every report is generated from these alone, so the points agree everywhere.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Any, Literal, get_args
 Verdict = Literal[
     "passed",  # every point earned
     "failed",  # the submission is wrong; points may still be partly earned
-    "not started",  # the function still raises NotImplementedError, or the file is not there
-    "not offered",  # a library that has no such operator
+    "not started",  # the function still raises NotImplementedError, or the file is missing
+    "not offered",  # the library has no such operator
     "not gradable here",  # needs a GPU, a network, a key or a package that this machine lacks
     "inconclusive",  # the machine was too noisy for a verdict on speed
-    "error",  # the grader itself broke: nobody's points
+    "error",  # the grader itself broke
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# A verdict that says nothing about the submission takes its points out of the total instead of scoring them 0.
+# A verdict that says nothing about the submission removes its points from the total instead of scoring 0.
 COUNTED: frozenset[Verdict] = frozenset({"passed", "failed", "not started"})
 
 
 @dataclass(frozen=True)
 class Part:
-    """A named share of one test's points, earned on its own."""
+    """A named share of one test's points, earned separately."""
 
     points: float
     max_points: float
@@ -35,7 +35,7 @@ class Part:
 class Record:
     """The outcome of one graded test.
 
-    `id` never changes with the implementation or the way pytest was called, so it can name a row of a grade book.
+    `id` does not depend on the implementation or on how pytest was called, so it can identify a row of a grade book.
     """
 
     id: str  # "week1/self_attention::test_scale_divides_the_scores[float16]"
@@ -48,9 +48,9 @@ class Record:
     reason: str = ""  # the message in one line
     mistake: str | None = None  # the name of the known mistake that explains the failure
     handout: str | None = None  # "exercises/week1/self_attention.md#masks"
-    parts: dict[str, Part] = field(default_factory=dict)  # partial credit by name; empty where the test is one whole
-    figures: dict[str, float | int | str] = field(default_factory=dict)  # counts, ratios, errors that were measured
-    output: str = ""  # what the submission printed, cut to a bounded length
+    parts: dict[str, Part] = field(default_factory=dict)  # partial credit by name; empty if the test has no parts
+    figures: dict[str, float | int | str] = field(default_factory=dict)  # measured counts, ratios, errors
+    output: str = ""  # what the submission printed, truncated
     test_code: str = ""  # the graded test's source
     line: int | None = None  # where that source begins in the test file
 
@@ -58,11 +58,11 @@ class Record:
         if self.verdict not in VERDICTS:
             raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, not {self.verdict!r}")
         if not 0 <= self.points <= self.max_points:
-            raise ValueError(f"points must lie between 0 and max_points={self.max_points}, not {self.points}")
+            raise ValueError(f"points must be between 0 and max_points={self.max_points}, not {self.points}")
         if self.verdict == "passed" and self.points != self.max_points:
-            raise ValueError(f"a test that passed earns all of its {self.max_points} points, not {self.points}")
+            raise ValueError(f"a test that passed must earn all of its {self.max_points} points, not {self.points}")
         if self.verdict == "not started" and self.points:
-            raise ValueError(f"a test that is not started earns no points, not {self.points}")
+            raise ValueError(f"a test that is not started must earn 0 points, not {self.points}")
 
     @property
     def exercise(self) -> str:
@@ -89,7 +89,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Tally:
-    """Points added up over some records."""
+    """The sums of points over some records."""
 
     records: tuple[Record, ...]
 
@@ -99,7 +99,7 @@ class Tally:
 
     @property
     def max_points(self) -> float:
-        """What can be earned here: the points of tests that could not be graded are not in it."""
+        """The points that can be earned here, without those of tests that could not be graded."""
         return _clean(sum(record.max_points for record in self.records if record.counted))
 
     @property
@@ -122,10 +122,10 @@ class Grade(Tally):
     implementation: str = "exercises"  # the tree that was graded, as given to --impl
     seed: int = 0  # of the graded inputs (--grading-seed)
     environment: dict[str, str] = field(default_factory=dict)  # {"python": "3.11.7", "torch": "2.13.0", …}
-    problem: str = ""  # what kept the run from grading anything, an unknown --impl say
+    problem: str = ""  # why the run graded nothing, such as an unknown --impl
 
     def by_exercise(self) -> dict[str, Tally]:
-        """A tally for each exercise, in the order in which they were graded."""
+        """A tally for each exercise, in the order of grading."""
         groups: dict[str, list[Record]] = {}
         for record in self.records:
             groups.setdefault(record.exercise, []).append(record)
@@ -138,5 +138,5 @@ def show_points(points: float) -> str:
 
 
 def _clean(total: float) -> float:
-    """A sum of points without binary dust: ten times 0.1 is 1."""
+    """A sum of points without binary rounding errors: ten times 0.1 is 1."""
     return round(total, 6)

@@ -1,4 +1,4 @@
-"""What a test asks of a submission: plain data, so that it can cross a process boundary."""
+"""A test's request to a submission: plain data, so that it can cross a process boundary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grading.data.plain import Inputs
 
 @dataclass(frozen=True)
 class Scenario:
-    """A function of a test file as source code, with everything of that file that it needs."""
+    """A function of a test file as source code, with everything that it needs from that file."""
 
     name: str
     filename: str
@@ -22,21 +22,21 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Process:
-    """A process of its own for some requests, kept from one to the next: for what must be set before an import.
+    """A separate process for some requests, reused by all of them: for settings that must precede an import.
 
-    `{folder}` in a value of `environment` is a temporary folder that the process has to itself.
+    `{folder}` in a value of `environment` is the process's own temporary folder.
     """
 
-    environment: tuple[tuple[str, str | None], ...] = ()  # None: not set
-    loopback: bool = False  # no connection and no name look-up beyond this machine
+    environment: tuple[tuple[str, str | None], ...] = ()  # None: unset
+    loopback: bool = False  # no connections or name look-ups beyond this machine
     role: str = ""  # two roles get two processes, even with the same environment
 
 
 class Listener(Protocol):
-    """A language model that hears what the submission asks while a request runs: see `grading.ask.llm`."""
+    """A language model that records what the submission asks it during a request: see `grading.ask.llm`."""
 
     def begin(self) -> None:
-        """Forget what was heard and begin the script again."""
+        """Forget all requests and restart the script."""
 
     def heard(self) -> list[dict[str, Any]]:
         """The requests since `begin`, as plain data."""
@@ -44,10 +44,10 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to do with a submission.
+    """One request to a submission.
 
-    Either call the function `name`; or, where `init` is given, make an object of the class `name`, load `state` into
-    it and call it; or run `scenario`.
+    Call the function `name`; or, if `init` is given, create an object of the class `name`, load `state` into it and
+    call it; or run `scenario`.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Request:
     training: bool | None = None  # True for .train(), False for .eval()
     method: str | None = None  # of the object; None calls the object itself
     scenario: Scenario | None = None
-    grad: tuple[int, ...] | None = None  # which of the inputs want a gradient; None computes no gradients
-    cotangent: str = "normal"  # the gradient that arrives from above, see `cotangents`
+    grad: tuple[int, ...] | None = None  # the inputs whose gradients to compute; None for no gradients at all
+    cotangent: str = "normal"  # the kind of output gradient, see `cotangents`
     count: bool = False  # whether to count FLOPs, intermediates and saved bytes
-    timed: bool = False  # whether to measure what the call and its gradients cost
+    timed: bool = False  # whether to measure the cost of the call and its gradients
     seed: int = 0  # of torch's global generator, and of the cotangents
     seconds: float = 30.0  # the time limit
     process: Process | None = field(default=None, metadata=wire.STAYS)
@@ -74,7 +74,7 @@ class Request:
         return Inputs(self.init, self.state, self.args, self.kwargs)
 
     def name_of(self, number: int, parameters: tuple[str, ...] = ()) -> str:
-        """What to call an input; `parameters` are the names of the arguments given by position, where known."""
+        """The name of an input; `parameters` are the names of the positional arguments, if known."""
         tensor = self.inputs[number]
         for position, value in enumerate(self.args):
             if value is tensor:
@@ -94,10 +94,10 @@ class Request:
 
 
 def cotangents(outputs: list[Any], kind: str, seed: int) -> list[Any]:
-    """The gradients that arrive from above, one for each output: the judge and the child make the same ones.
+    """The gradients with respect to the outputs, one for each: the judge and the child draw the same ones.
 
     Each is drawn in float64 and rounded to the output's dtype. "normal" is standard normal and contiguous,
-    "transposed" the same numbers in a non-contiguous layout, "expanded" one number for all (what `.sum()` sends).
+    "transposed" the same numbers in a non-contiguous layout, "expanded" one number for all (as from `.sum()`).
     """
     import torch
 

@@ -14,13 +14,13 @@ class Trouble:
     """Why there is no answer.
 
     `kind`: "raised" (by the submission), "unstarted" (its own NotImplementedError), "missing" (no such name),
-    "no file", "load" (does not import), "signature" (cannot be called like that), "time", "memory", "died", "printed".
+    "no file", "load" (can't be imported), "signature" (can't be called like this), "time", "memory", "died", "printed".
     """
 
     kind: str
     message: str  # one line
     type: str = ""  # of the exception
-    bases: tuple[str, ...] = ()  # the names of its classes, so that `raises(ValueError)` can be judged
+    bases: tuple[str, ...] = ()  # the names of its classes, for `raises(ValueError)`
     traceback: str = ""  # the submission's own frames
     exercise: str = ""  # of the unstarted function
 
@@ -32,9 +32,9 @@ class Result:
     output: Any = None
     facts: tuple[TensorFacts, ...] = ()  # of each tensor in the output, in order
     grads: dict[int | str, Any] = field(default_factory=dict)  # by number of the input, or by name of the parameter
-    changed: tuple[int, ...] = ()  # numbers of the inputs that the submission wrote to
+    changed: tuple[int, ...] = ()  # numbers of the inputs that the submission changed
     counts: dict[str, int] = field(default_factory=dict)
-    parameters: tuple[str, ...] = ()  # names of the arguments given by position, in the submission's own words
+    parameters: tuple[str, ...] = ()  # the submission's names of the positional arguments
     heard: Any = field(default=None, metadata=wire.STAYS)  # by the request's model
     printed: str = ""
     seconds: float = 0.0

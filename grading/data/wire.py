@@ -1,7 +1,7 @@
-"""Plain data as bytes: how it travels to another process.
+"""Plain data as bytes, to be sent to another process.
 
-A JSON text that describes the structure, followed by the storages of its tensors. There is no pickle: whatever holds
-the other end of the pipe can send wrong numbers, but nothing that runs.
+JSON that describes the structure, followed by the storages of its tensors. There is no pickle: the other end of the
+pipe can send wrong numbers, but not code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STAYS = {"crosses": False}  # metadata of a dataclass's field that is not sent t
 
 
 def encode_fields(item: Any) -> bytes:
-    """The fields of a dataclass as bytes, those of a dataclass inside it as a dictionary."""
+    """The fields of a dataclass as bytes; a nested dataclass becomes a dictionary."""
     values = {each.name: getattr(item, each.name) for each in fields(item) if each.metadata.get("crosses", True)}
     plain = (Opaque, TensorFacts)
     return encode(
@@ -92,7 +92,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """The plain data that `encode` was given. ValueError if the bytes are not its work."""
+    """The plain data that `encode` was given. ValueError if the bytes are not from `encode`."""
     try:
         (length,) = struct.unpack_from("<Q", data)
         header = json.loads(data[8 : 8 + length])
@@ -114,7 +114,7 @@ def decode(data: bytes) -> Any:
 def _dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name)
     if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"not plain data: {name!r} is no dtype")
+        raise ValueError(f"not plain data: {name!r} is not a dtype")
     return dtype
 
 

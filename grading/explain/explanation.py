@@ -1,4 +1,4 @@
-"""What a student reads when a test fails: what was asked, what came back, where it is wrong, and the likely mistake."""
+"""What a student reads when a test fails: the call, the wrong result, where it is wrong, and the likely mistake."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Explanation:
     expected: str = ""
     got: str = ""
     location: str = ""
-    map: tuple[str, ...] = ()  # drawn as it is, under `where`
+    map: tuple[str, ...] = ()  # printed verbatim under `where`
     traceback: str = ""
     printed: str = ""
-    likely: str = ""  # the sentence of the known mistake that gives the same wrong answer
+    likely: str = ""  # the explanation of the known mistake that returns the same wrong answer
     handout: str = ""
 
     def text(self, width: int = 80) -> str:
@@ -36,12 +36,12 @@ class Explanation:
         return "\n".join(lines)
 
     def with_(self, **changes: Any) -> Explanation:
-        """A copy with the empty ones among these parts filled in."""
+        """A copy in which these parts are filled in where they are empty."""
         return replace(self, **{name: value for name, value in changes.items() if not getattr(self, name)})
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:
-    """The label in a column of its own, the text wrapped beside it; lines of the text stay lines."""
+    """The label in its own column, with the text wrapped beside it; line breaks in the text are kept."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         inner = " " * (len(paragraph) - len(paragraph.lstrip()))

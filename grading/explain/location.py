@@ -1,4 +1,4 @@
-"""Where in a tensor the wrong numbers sit: in a sentence, and in a small map."""
+"""Where in a tensor the wrong numbers are: in a sentence, and on a small map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _NEARLY = 0.9  # a region counts as wrong when this share of it is: a number may be right by accident
-_LISTED = 4  # up to so many places or indices are listed, more are counted
+_LISTED = 4  # at most this many places or indices are listed; more are counted
 _MAP_ROWS = 8
 
 
@@ -19,7 +19,7 @@ def describe_location(mask: Tensor, dims: Sequence[str] | None = None) -> str:
 
     Args:
         mask: bool, any shape: which numbers are wrong.
-        dims: names of its dimensions from the right, `("batch", "head", "query", "channel")`.
+        dims: names of its last dimensions, `("batch", "head", "query", "channel")`.
     """
     mask = mask.cpu()
     wrong, total = int(mask.sum()), mask.numel()
@@ -38,11 +38,11 @@ def describe_location(mask: Tensor, dims: Sequence[str] | None = None) -> str:
 
 
 def error_map(mask: Tensor, dims: Sequence[str] | None = None, width: int = 72) -> list[str]:
-    """A picture of `mask`: `·` right, `#` wrong, `+` partly wrong. At most 12 lines of `width` characters.
+    """A map of `mask`: `·` right, `#` wrong, `+` partly wrong. At most 12 lines of `width` characters.
 
-    Its rows and columns are the last two dimensions, several to a line or column where they are long. It sums up the
-    slices that have wrong numbers and says below which these are, where not all. What a picture would only fill is
-    left out.
+    Its rows and columns are the last two dimensions, with several indices per row or column where they are long. It
+    aggregates the slices that have wrong numbers; if these are not all slices, lines below say which. A map that would
+    be wrong everywhere is left out.
     """
     mask = mask.cpu()
     if not mask.any() or mask.all():
@@ -66,7 +66,7 @@ def _names(mask: Tensor, dims: Sequence[str] | None) -> list[str]:
 
 
 def _touched(mask: Tensor) -> list[list[int]]:
-    """For each dimension the indices at which something is wrong."""
+    """For each dimension, the indices at which something is wrong."""
     return [sorted(set(indices.tolist())) for indices in mask.nonzero(as_tuple=True)]
 
 
@@ -89,7 +89,7 @@ def _block(mask: Tensor, names: list[str], chosen: Chosen, full: bool) -> str:
 
 
 def _context(mask: Tensor, names: list[str], chosen: Chosen, inner: int) -> str:
-    """The dimensions before `inner`: `every query and head of batch 1`. Whole ones without a name go unsaid."""
+    """The dimensions before `inner`: `every query and head of batch 1`. Unnamed whole ones are not mentioned."""
     parts: list[str] = []
     for whole, group in itertools.groupby(range(inner - 1, -1, -1), lambda dim: len(chosen[dim]) == mask.shape[dim]):
         if not whole:
@@ -100,7 +100,7 @@ def _context(mask: Tensor, names: list[str], chosen: Chosen, inner: int) -> str:
 
 
 def _triangle(mask: Tensor, names: list[str], chosen: Chosen) -> str:
-    """The sentence where the wrong numbers lie on one side of a diagonal of the last two dimensions."""
+    """The sentence for wrong numbers on one side of a diagonal of the last two dimensions; empty if they are not."""
     if mask.ndim < 2:
         return ""
     slices = mask.reshape(-1, *mask.shape[-2:])
@@ -116,13 +116,13 @@ def _triangle(mask: Tensor, names: list[str], chosen: Chosen) -> str:
         for side, region in regions.items():
             if not slices[:, ~region].any() and slices[:, region].double().mean() >= _NEARLY:
                 context = _context(mask, names, chosen, mask.ndim - 2)
-                where = f"{side} {diagonal} of {names[-2]} by {names[-1]}"
-                return where + (f" in {context}" if context else "")
+                location = f"{side} {diagonal} of {names[-2]} by {names[-1]}"
+                return location + (f" in {context}" if context else "")
     return ""
 
 
 def _scattered(counted: str, mask: Tensor, names: list[str], chosen: Chosen) -> str:
-    """Along each dimension the range that holds the wrong numbers, where that is not nearly all of it."""
+    """The range of the wrong numbers along each dimension, unless it is nearly all of it."""
     ranges = [range(indices[0], indices[-1] + 1) for indices in chosen]
     inside = [
         _indices(name, found, size)
@@ -135,7 +135,7 @@ def _scattered(counted: str, mask: Tensor, names: list[str], chosen: Chosen) -> 
 def _indices(name: str, indices: Sequence[int], size: int, notes: bool = False) -> str:
     """Some indices along a dimension: `query 4`, `queries 3 to 6 (the last 4)`, `every 2nd channel`.
 
-    With `notes` says of a single one that it is the last.
+    With `notes`, a single index is marked if it is the last.
     """
     one, many, dim = ("index", "indices", f" along {name}") if _unnamed(name) else (name, _plural(name), "")
     count, first, last = len(indices), indices[0], indices[-1]
@@ -185,7 +185,7 @@ def _place(index: Sequence[int]) -> str:
 
 
 def _picture(share: Tensor, names: list[str], width: int) -> list[str]:
-    """A title, and a line for each row or for some rows together."""
+    """A title, then a line for each row or group of rows."""
     (rows, columns), (row_name, column_name) = share.shape, names[-2:]
     row_edges = _edges(rows, _MAP_ROWS)
     labels = [_span(a, b) if row_name else "" for a, b in itertools.pairwise(row_edges)]
@@ -193,7 +193,7 @@ def _picture(share: Tensor, names: list[str], width: int) -> list[str]:
     column_edges = _edges(columns, max(width - margin - 2, 1))
     title = f"{row_name:>{margin}}  {column_name} {_span(0, columns)}"
     if column_edges[1] > 1:
-        title += f", {column_edges[1]} to a column"
+        title += f", {column_edges[1]} per column"
     lines = [
         f"{label:>{margin}}  {_cells(share[top:bottom], column_edges)}"
         for label, (top, bottom) in zip(labels, itertools.pairwise(row_edges), strict=True)
@@ -202,7 +202,7 @@ def _picture(share: Tensor, names: list[str], width: int) -> list[str]:
 
 
 def _edges(size: int, most: int) -> list[int]:
-    """Where bins begin, and the last ends: at most `most` of them, all of one length but the last."""
+    """The edges of at most `most` bins, all of the same length except perhaps the last."""
     return [*range(0, size, math.ceil(size / most)), size]
 
 
@@ -211,13 +211,13 @@ def _span(start: int, stop: int) -> str:
 
 
 def _cells(share: Tensor, edges: list[int]) -> str:
-    """One character for each bin of the last dimension of `share`, how much of the numbers is wrong."""
+    """One character for each bin of the last dimension of `share`, the share of wrong numbers."""
     bins = [share[..., left:right] for left, right in itertools.pairwise(edges)]
     return "".join("·" if not cell.any() else "#" if bool((cell == 1).all()) else "+" for cell in bins)
 
 
 def _strips(affected: Tensor, names: list[str], width: int) -> list[str]:
-    """Which slices are affected: in one line where they fit, or else for each dimension by itself."""
+    """Which slices are affected: in one line if they fit, otherwise in a line for each dimension."""
     rows = affected.double().reshape(-1, affected.shape[-1])
     label = ", ".join(names)
     if len(label) + 1 + rows.numel() + len(rows) <= width:

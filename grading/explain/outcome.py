@@ -8,7 +8,7 @@ from grading.explain.explanation import Explanation
 
 
 class Unmet(AssertionError):
-    """A submission does not do what a test expects of it."""
+    """The submission does not do what the test expects."""
 
     def __init__(self, explanation: Explanation) -> None:
         super().__init__(explanation.reason)
@@ -16,7 +16,7 @@ class Unmet(AssertionError):
 
 
 class Ungraded(pytest.skip.Exception):  # type: ignore[name-defined]
-    """Nothing to judge; to pytest, a test that is skipped."""
+    """Nothing to judge; for pytest, the test is skipped."""
 
 
 class NotStarted(Ungraded):
@@ -24,7 +24,7 @@ class NotStarted(Ungraded):
 
 
 class NotOffered(Ungraded):
-    """A library that has no such operator."""
+    """The library has no such operator."""
 
 
 class NotGradableHere(Ungraded):

@@ -1,4 +1,4 @@
-"""Calls and values as a student would write them, each in a line."""
+"""Calls and values as a student would write them, each on one line."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Runs of the performance tests: recorded by pytest-benchmark, kept, compared, drawn."""
+"""Runs of the performance tests: recorded and saved by pytest-benchmark, compared, plotted."""

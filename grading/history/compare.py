@@ -1,8 +1,8 @@
-"""Whether a run is slower than an earlier one: each test by the tolerance that it declares itself.
+"""Whether a run is slower than an earlier one, with the tolerance that each test declares.
 
-Compared is the speed relative to the reference, which both runs measured beside the submission: it says the same on
-another machine, and on a bad day of this one. A change counts where it is larger than the tolerance and the pairs of
-both runs are too different for chance (Mann-Whitney). Counts have no noise: one more is a change.
+What is compared is the speed relative to the reference, which both runs measured beside the submission, so it depends
+neither on the machine nor on its load. A change counts if it exceeds the tolerance and if the pairs of the two runs
+differ by more than chance (Mann-Whitney). Counts have no noise: any difference is a change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 from grading.history.runs import Measured, Run
 
-CHANCE = 0.01  # how often two runs of the same code may be told apart by mistake
+CHANCE = 0.01  # how often two runs of the same code may seem to differ
 
 Change = Literal["slower", "more", "gone", "unclear", "faster", "less", "new", "same"]
 REGRESSIONS: frozenset[Change] = frozenset({"slower", "more", "gone"})
@@ -23,7 +23,7 @@ ORDER: tuple[Change, ...] = ("slower", "more", "gone", "unclear", "faster", "les
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one test."""
+    """How one test changed."""
 
     test: str
     change: Change
@@ -67,16 +67,16 @@ def _compare_counts(test: str, old: dict[str, float], new: dict[str, float]) -> 
 
 def _compare_speed(test: str, old: Measured, new: Measured, same_machine: bool) -> Finding:
     if old.reference != new.reference:
-        return Finding(test, "unclear", _show(old), _show(new), "relative to another reference")
+        return Finding(test, "unclear", _show(old), _show(new), "relative to a different reference")
     quotient, tolerance = new.ratio / old.ratio, new.tolerance
     change: Change = "same"
     if quotient < 1 - tolerance:
         change = "slower" if _less(new.ratios, [ratio * (1 - tolerance) for ratio in old.ratios]) else "unclear"
     elif quotient > 1 + tolerance:
         change = "faster" if _less([ratio * (1 + tolerance) for ratio in old.ratios], new.ratios) else "unclear"
-    note = "within what chance gives" if change == "unclear" else ""
+    note = "within what chance explains" if change == "unclear" else ""
     if change == "same" and same_machine and new.seconds > old.seconds * (1 + tolerance):
-        note = f"{new.seconds / old.seconds:.2f} times the seconds, and so has its reference"
+        note = f"takes {new.seconds / old.seconds:.2f} times as long, but so does its reference"
     return Finding(test, change, _show(old), _show(new), note)
 
 
@@ -94,10 +94,11 @@ def _show(measured: Measured) -> str:
 
 def show(before: Run, now: Run, findings: list[Finding]) -> str:
     """The comparison in Markdown, for the terminal and for a comment on a pull request."""
-    where = f"on {now.machine}" if before.machine == now.machine else f"on {now.machine}, then on {before.machine}"
+    same_machine = before.machine == now.machine
+    location = f"on {now.machine}" if same_machine else f"on {now.machine} (before: on {before.machine})"
     counts = {change: sum(finding.change == change for finding in findings) for change in ORDER}
     summary = ", ".join(f"{number} {change}" for change, number in counts.items() if number) or "no performance tests"
-    lines = [f"**{summary}**: {now.name} against {before.name}, {where}."]
+    lines = [f"**{summary}**: {now.name} against {before.name}, {location}."]
     told = [finding for finding in findings if finding.change != "same" or finding.note]
     if told:
         lines += ["", "| test | before | now | |", "|---|---|---|---|"]

@@ -1,4 +1,4 @@
-"""Performance tests in pytest-benchmark's table, JSON and storage, where its own options find them."""
+"""Performance tests in pytest-benchmark's table, JSON and storage, so that its own options apply to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Replay:
-    """The timer of a benchmark whose calls were measured elsewhere: time passes as `costs` say."""
+    """The timer of a benchmark whose calls were measured elsewhere: each call advances it by the next of `costs`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,7 +36,7 @@ def prepare(item: pytest.Item) -> None:
 def record_speed(
     benchmark: Any, item: pytest.Item, name: str, comparison: PairedRatios, limit: AtLeast, figures: dict[str, Any]
 ) -> None:
-    """Hand over the submission's calls, with all that a later comparison of runs needs in `extra_info`."""
+    """Record the submission's calls, with everything that a later comparison of runs needs in `extra_info`."""
     benchmark.extra_info.update(
         figures,
         limits=list(limit.texts),
@@ -50,7 +50,7 @@ def record_speed(
 def record_counts(
     benchmark: Any, item: pytest.Item, name: str, allowed: AtMost, figures: dict[str, Any], seconds: list[float]
 ) -> None:
-    """Hand over a test that counts, with its counts in `extra_info`; how long its requests took says little."""
+    """Record a test that counts, with its counts in `extra_info`; the durations of its requests mean little."""
     benchmark.extra_info.update(counts={count: figures[count] for count in allowed.counts})
     replay(benchmark, item, name, f"{name.partition('::')[0]}, counted", seconds)
 

@@ -1,4 +1,4 @@
-"""Kept runs of the performance tests: pytest-benchmark's JSON files, in a folder for each kind of machine."""
+"""Saved runs of the performance tests: pytest-benchmark's JSON files, in a folder for each kind of machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Run:
 
     @classmethod
     def load(cls, path: Path) -> Run:
-        """RunError where this is no JSON file of pytest-benchmark's."""
+        """Raises RunError unless this is a JSON file of pytest-benchmark."""
         try:
             data = json.loads(path.read_text("utf-8"))
             return cls.of(path.stem, data["datetime"], data["benchmarks"])
@@ -54,11 +54,11 @@ class Run:
             raise RunError(f"{path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise RunError(f"{path}: this is not what --benchmark-save or --benchmark-json wrote ({reason})") from None
+            raise RunError(f"{path}: not a file written by --benchmark-save or --benchmark-json ({reason})") from None
 
     @classmethod
     def of(cls, name: str, when: str, benchmarks: Iterable[dict[str, Any]]) -> Run:
-        """A run from pytest-benchmark's own description of its benchmarks."""
+        """A run from pytest-benchmark's description of its benchmarks."""
         tests, machine = {}, ""
         for each in benchmarks:
             info = each["extra_info"]
@@ -74,7 +74,7 @@ class Run:
 
 
 def kept_runs(course: Course, machine: str = "*") -> list[Run]:
-    """The runs that are kept of a kind of machine, or of all kinds, oldest first."""
+    """The saved runs on one kind of machine, or on all kinds, oldest first."""
     runs = [Run.load(path) for path in course.kept_runs(machine)]
     return sorted(runs, key=lambda run: run.when)
 
@@ -85,11 +85,11 @@ def newest(runs: Sequence[Run], machine: str) -> Run:
 
 
 def find_run(course: Course, name: str) -> Run:
-    """A kept run by its path, or by a part of its file's name."""
+    """A saved run by its path or by part of its file name."""
     if Path(name).is_file():
         return Run.load(Path(name))
     found = course.kept_runs(name=f"*{name}*")
     if len(found) != 1:
-        what = f"matches {', '.join(path.name for path in found)}" if found else "there is no such run"
-        raise RunError(f"{name}: {what} below benchmarks/; give the path of a JSON file of pytest-benchmark's")
+        what = f"matches {', '.join(path.name for path in found)}" if found else "no such run"
+        raise RunError(f"{name}: {what} under benchmarks/; give the path of a JSON file of pytest-benchmark")
     return Run.load(found[0])

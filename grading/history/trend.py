@@ -1,4 +1,4 @@
-"""How the performance tests did from run to run: where a series steps up or down, and a figure of each."""
+"""The performance tests from run to run: where a series steps up or down, and a plot of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from grading.history.runs import Run
 
 SHUFFLES = 2000
-CHANCE = 0.02  # how often a series without a step may show one
+CHANCE = 0.02  # how often a series without a step may seem to have one
 FEWEST = 3  # runs on each side of a step
 
 
@@ -27,9 +27,9 @@ def series(runs: Sequence[Run]) -> dict[str, list[tuple[int, float]]]:
 def steps(values: Sequence[float], tolerance: float) -> list[int]:
     """Where the level of a series changes: the first index of each new level.
 
-    The series is cut where the two sides' mean logarithms differ most, for their lengths; the cut stays if it is
-    larger than the tolerance and if hardly any shuffle of the series shows one as clear. Both sides
-    are then searched alike.
+    The series is cut where the mean logarithms of the two sides differ most, relative to their standard error. The cut
+    is kept if it exceeds the tolerance and hardly any shuffle of the series has one as clear. Then both sides are
+    searched in the same way.
     """
     logs = np.log(np.maximum(values, 1e-12))
     best, strength = _cut(logs)
@@ -47,7 +47,7 @@ def steps(values: Sequence[float], tolerance: float) -> list[int]:
 
 
 def _cut(logs: np.ndarray) -> tuple[int | None, float]:
-    """Where to cut in two, and how clear the cut is: the difference of the means by their standard error."""
+    """Where to cut in two, and how clear the cut is: the difference of the means relative to its standard error."""
     size = len(logs)
     if size < 2 * FEWEST:
         return None, 0.0
@@ -60,7 +60,7 @@ def _cut(logs: np.ndarray) -> tuple[int | None, float]:
 
 
 def draw(runs: Sequence[Run], path: Path) -> list[str]:
-    """Draw the history of each test to `path`; the steps in words."""
+    """Plot the history of each test to `path`; returns the steps in words."""
     from matplotlib.figure import Figure
 
     lines = series(runs)
@@ -75,7 +75,7 @@ def draw(runs: Sequence[Run], path: Path) -> list[str]:
         for index in steps(values, tolerance):
             panel.axvline(numbers[index] - 0.5, color="tab:red", linestyle="--")
             was, now = np.median(values[:index][-FEWEST:]), np.median(values[index:][:FEWEST])
-            words.append(f"{name}: {was:.3g} before {runs[numbers[index]].name}, {now:.3g} from there on")
+            words.append(f"{name}: {was:.3g} before {runs[numbers[index]].name}, {now:.3g} from then on")
         panel.set_title(name, fontsize=8, loc="left")
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)

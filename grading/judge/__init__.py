@@ -1,1 +1,1 @@
-"""What a graded test expects: answers by the closeness rule, counts, speed."""
+"""How answers are judged: by the closeness rule, by counts, by speed."""

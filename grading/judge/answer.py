@@ -1,6 +1,6 @@
-"""Judges an answer: its structure, what it promises beside its numbers, and the numbers by the closeness rule.
+"""Judges an answer: its structure, its promises (inputs unchanged, memory not shared), and its numbers.
 
-Everything here happens on the judge's side, after the submission has run.
+Everything here runs in the judge's process, after the submission has run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def judge_answer(
     dims: Sequence[str] | None,
     dtypes: Sequence[torch.dtype | None] | None,
 ) -> None:
-    """Raise Unmet unless the answer is what rounding can explain of `oracle(*args, **kwargs)`."""
+    """Raise Unmet unless rounding can explain how the answer differs from `oracle(*args, **kwargs)`."""
     question = Question(got, oracle, args, kwargs)
     right = question.structure()
     check_structure(got, got.output, right, dtypes=_expected_dtypes(question, right, dtypes))
@@ -47,7 +47,7 @@ def judge_answer(
             got.explain(
                 "no gradient flows through the output",
                 expected=f"{worst.name}: {show_value(answers[worst.name])}",
-                got="an output without a graph (computed under no_grad, detached, or with .data, .item())",
+                got="an output without a graph (computed under no_grad, or with .detach(), .data or .item())",
             )
         )
     names = _dims_of(worst.name, dims or getattr(oracle, "dims", None))
@@ -63,7 +63,7 @@ def judge_answer(
 
 
 def _dims_of(name: str, dims: Any) -> Sequence[str] | None:
-    """The names of an answer's dimensions, where `dims` is for one output, or a tuple of such for each of several."""
+    """The names of an answer's dimensions; `dims` holds those of one output, or a sequence of names for each output."""
     if not dims:
         return None
     if name == "output":
@@ -73,7 +73,7 @@ def _dims_of(name: str, dims: Any) -> Sequence[str] | None:
 
 
 def _overview(tensors: Sequence[Any]) -> list[str]:
-    """Which of several answers are right, where there is more than one."""
+    """Which of several answers are wrong and which are right; empty for a single one."""
     if len(tensors) == 1:
         return []
     wrong = [tensor.name for tensor in tensors if not tensor.ok]

@@ -1,25 +1,25 @@
 """The closeness rule: an answer is right when rounding can explain its error.
 
-No tolerance is chosen by hand. The reference is computed in float64, and then a few times more by Monte Carlo
-arithmetic (Parker 1997): each time every operand of every operation is rounded to the answer's precision, on a grid
-shifted at random. How far this moves the reference, its *spread*, is what rounding does to this function on these
-inputs. In each slice of a tensor, its last two dimensions, an answer is right when
+No tolerance is chosen by hand. The reference is computed in float64, and then a few more times in Monte Carlo
+arithmetic (Parker 1997), which rounds every operand of every operation to the answer's precision, on a randomly
+shifted grid. The *spread* is how far this moves the reference: the effect of rounding on this function and these
+inputs. In each slice of a tensor (its last two dimensions) an answer is right when
 
     error <= factor * (spread + u * size of the reference)        u: half the eps of the answer's dtype
 
-holds for the largest error, spread and size, and for the means too: one corrupt head cannot hide among good ones.
-NaN and ±inf must sit in the same places; integers and booleans must be equal.
+holds for the largest error, spread and size, and for their means too: one corrupt head cannot hide among good ones.
+NaN and ±inf must be in the same places; integers and booleans must be equal.
 
-The factor is the room for other ways to compute than the reference's. In float32 and float64 it is 32, because all of
-the computation, accumulators too, is in that precision. In half precisions it is 6, a few times the plain formula's
-own error as in flash-attn's tests: whoever uses them keeps accumulators in float32.
-tests/grading/test_closeness.py holds the margins that were measured on right and on wrong attentions.
+The factor leaves room for other algorithms than the reference's. In float32 and float64 it is 32, because the whole
+computation, accumulators included, is in that precision. In half precisions it is 6, a few times the error of the plain
+formula, as in flash-attn's tests: code in half precision keeps its accumulators in float32.
+tests/grading/test_closeness.py lists the margins measured on right and wrong attentions.
 
-Rounding the inputs alone would not do. Where a softmax is 1 for one key its gradient is 0, whatever the inputs are
-rounded to, and honest computations still leave residues such as dP - sum(dO O): 10^12 times what that would allow.
+Rounding only the inputs would not be enough. Where a softmax is 1 for one key, its gradient is 0 however the inputs are
+rounded, yet correct code leaves residues such as dP - sum(dO O), 10^12 times what rounded inputs would allow.
 
-A reference that jumps (a quantiser, a choice of experts near a tie) spreads widely where rounding makes it jump. What
-must be exact there is better compared with `equal_to`.
+A discontinuous reference (a quantiser, a choice of experts near a tie) has a large spread where rounding makes it jump.
+Compare what must be exact with `equal_to`.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ HALF_FACTOR = 6.0  # in dtypes of 16 bits and less
 
 @dataclass(frozen=True)
 class TensorCloseness:
-    """One tensor of the answer beside the reference's."""
+    """One tensor of the answer, compared with the reference's."""
 
     name: str
     mask: Tensor  # bool, the answer's shape: which numbers are wrong
     failed: str = ""  # the criterion: "nan", "inf", "max", "mean" or, for integers and booleans, "equal"
-    # error / bound in the worst slice, where the bound may leave the spread out if the answer needs none to be right;
-    # inf where a NaN, an inf or an integer is wrong
+    # error / bound in the worst slice; the bound leaves out the spread if the answer is right without it. inf for a
+    # wrong NaN, inf or integer
     ratio: float = 0.0
     max_error: float = 0.0  # in the worst slice
-    mean_error: float = 0.0  # likewise
-    bound: float = 0.0  # what rounding explains there of max_error, or of mean_error where that is what failed
+    mean_error: float = 0.0  # in the worst slice
+    bound: float = 0.0  # the part of max_error (or of mean_error, if that failed) that rounding explains there
     worst: tuple[int, ...] = ()  # the index of the worst number there
     got: float = 0.0  # the answer's number at that index
     wanted: float = 0.0  # the reference's
@@ -70,20 +70,20 @@ class TensorCloseness:
             case "inf":
                 return f"{self.got:.6g} where {self.wanted:.6g} belongs"
             case "max":
-                return f"off by up to {self.max_error:.2g}, where rounding explains {self.bound:.2g}"
+                return f"off by up to {self.max_error:.2g}; rounding explains at most {self.bound:.2g}"
             case "mean":
-                return f"off by {self.mean_error:.2g} on average, where rounding explains {self.bound:.2g}"
+                return f"off by {self.mean_error:.2g} on average; rounding explains at most {self.bound:.2g}"
             case _:
                 return f"{int(self.mask.sum())} of {self.mask.numel()} numbers differ"
 
     @property
     def expected(self) -> str:
-        """The number at the worst place, `with 0.712345 at (0, 2, 4, 1)`."""
+        """The reference's number at the worst index, `with 0.712345 at (0, 2, 4, 1)`."""
         return f"with {self.wanted:.7g}{self._place}"
 
     @property
     def returned(self) -> str:
-        """What the answer has instead, and how far that is beyond rounding."""
+        """The answer's number there, and how far it is beyond rounding."""
         beyond = f", {self.ratio:.2g} times what rounding explains" if 1 < self.ratio < math.inf else ""
         return f"{self.got:.7g}{self._place}{beyond}"
 
@@ -94,7 +94,7 @@ class TensorCloseness:
 
 @dataclass(frozen=True)
 class Closeness:
-    """An answer beside the reference, tensor by tensor in the reference's order."""
+    """An answer compared with the reference, tensor by tensor in the reference's order."""
 
     tensors: tuple[TensorCloseness, ...]
 
@@ -114,11 +114,11 @@ def judge_closeness(
 
     Args:
         answers: the numbers to judge by name, outputs and gradients alike.
-        solve: the reference: a function of the leaves, in their dtype, that gives tensors of the same names and shapes.
-            What it computes by itself (positions, tables) is taken to be computed in float32.
-        leaves: every floating-point tensor that the answers depend on, as it was when they were computed. The least
-            precise dtype among the leaves and the answers is the one that the computation may round to.
-        factor: instead of 32 (or 6 in half precisions), where the exercise has a reason.
+        solve: the reference: a function of the leaves, in their dtype, that returns tensors of the same names and
+            shapes. Its own constants (positions, tables) are assumed to be computed in float32.
+        leaves: every floating-point tensor that the answers depend on, with the values they were computed from. The
+            computation may round to the least precise dtype among the leaves and the answers.
+        factor: replaces 32 (6 in half precisions) where the exercise has a reason.
 
     Raises:
         ValueError: names or shapes of the answers are not the reference's.
@@ -142,7 +142,7 @@ def judge_closeness(
             )
         )
 
-    # A spread only adds to what is allowed: most right answers need none, and drawing it is the costly part.
+    # The spread only widens the bound: most right answers pass without it, and computing it is the costly part.
     strict = judged({})
     return strict if strict.ok else judged(spreads(solve, exact, reference, precision))
 
@@ -154,7 +154,7 @@ def _check(answers: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> No
         if answers[name].shape != right.shape:
             raise ValueError(f"{name} has the shape {tuple(answers[name].shape)}, the reference {tuple(right.shape)}")
         if answers[name].is_complex() or right.is_complex():
-            raise TypeError(f"{name} is complex; judge_closeness its real and imaginary parts")
+            raise TypeError(f"{name} is complex; judge its real and imaginary parts")
 
 
 def _close(name: str, answer: Tensor, right: Tensor, spread: tuple[Tensor, Tensor], factor: float) -> TensorCloseness:
@@ -172,7 +172,7 @@ def _close(name: str, answer: Tensor, right: Tensor, spread: tuple[Tensor, Tenso
     largest_allowed = factor * (spread[0] + _one_rounding(sizes.amax(1), answer.dtype))
     mean_allowed = factor * (spread[1] + _one_rounding(sizes.mean(1), answer.dtype))
     max_ratios, mean_ratios = _ratio(largest, largest_allowed), _ratio(mean, mean_allowed)
-    # Where a slice is wrong on average, its wrong numbers are those that exceed what may be on average.
+    # If a slice is wrong on average, its wrong numbers are those above the allowed mean.
     allowed = torch.where(mean_ratios > 1, torch.minimum(mean_allowed, largest_allowed), largest_allowed)
     mask = misplaced | (errors > allowed[:, None]).reshape(right.shape)
 

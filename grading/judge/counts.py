@@ -1,4 +1,4 @@
-"""What `at_most` allows a submission to need: counted, so that the points are the same on every machine."""
+"""Judges the bounds of `at_most`. These are on counts, so that the points are the same on every machine."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from grading.run.executors import InProcess, run
 
 
 def judge_counts(allowed: AtMost, course: Course, observed: Sequence[Got], figures: dict[str, Any]) -> dict[str, float]:
-    """The counts by name; Unmet where one is over its bound.
+    """The counts by name. Unmet if one exceeds its bound.
 
-    A count is a figure of this name that the test took, or what the requests with `count=True` needed together.
+    A count is the test's figure of that name, or else the total over the requests with `count=True`.
     """
     counted = [got for got in observed if got.request.count]
     found: dict[str, float] = {}
     why = f" ({allowed.because})" if allowed.because else ""
+    whose = "the solution's" if allowed.of == "solutions" else f"{allowed.of}'s"
     for name, bound in allowed.counts.items():
         found[name] = figures[name] if name in figures else _total(name, counted)
         if isinstance(bound, str):
             assert allowed.of is not None
             reference = _total(name, [_reference(got, course, allowed.of) for got in counted])
-            most, words = float(bound.removesuffix("x")) * reference, f", {bound} of what {allowed.of} needs"
+            most, words = float(bound.removesuffix("x")) * reference, f", {bound.removesuffix('x')}× {whose}"
         else:
             most, words = bound, ""
         if found[name] > most:
             what = name.replace("_", " ")
             raise Unmet(
                 observed[-1].explain(
-                    f"{what}: {found[name]:,.0f}, more than {most:,.0f}",
+                    f"{what}: {found[name]:,.0f} (at most {most:,.0f} allowed)",
                     expected=f"at most {most:,.0f} {what}{words}{why}",
                     got=f"{found[name]:,.0f} {what}",
                 )

@@ -1,4 +1,4 @@
-"""`expect`: how a graded test says what a submission's answer must be."""
+"""`expect`: how a graded test states what the answer must be."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Oracle = Callable[..., Any]
 
 
 class Expect:
-    """`expect(got)` begins an expectation of an answer; `expect.that` states one in words."""
+    """`expect(got)` starts an expectation about an answer; `expect.that` states one in words."""
 
     def __call__(self, got: Got) -> Expectation:
         if not isinstance(got, Got):
             raise TypeError(
-                f"expect takes what submission.call, .make(…).call or .run returned, not {type(got).__name__}"
+                f"expect needs the result of submission.call, .make(…).call or .run, not {type(got).__name__}"
             )
         return Expectation(got)
 
     def that(self, condition: object, otherwise: str, *, expected: str = "", got: str = "") -> None:
-        """Fail with the sentence `otherwise`, unless the condition holds."""
+        """Fail with the sentence `otherwise` unless the condition holds."""
         if not condition:
             raise Unmet(Explanation(otherwise, expected=expected, got=got or otherwise))
 
@@ -40,18 +40,17 @@ class Expectation:
         self, oracle: Oracle, *args: Any, factor: float | None = None, alias: bool = False, writes: Sequence[Any] = (),
         dims: Sequence[str] | None = None, dtypes: Sequence[Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
-        """The answer is what rounding can explain of `oracle(*args, **kwargs)`, gradients included where asked for.
+        """The answer, with its gradients if requested, differs from `oracle(*args, **kwargs)` by rounding only.
 
         Args:
             oracle: a differentiable function of plain tensors in any dtype; run in float64 for the reference.
-            args, kwargs: its arguments, made of the request's own tensors; the request's arguments where left out.
-            factor: of the closeness rule, for an exercise that has a reason for another one.
+            args, kwargs: its arguments, made of the request's own tensors (default: the request's arguments).
+            factor: replaces the factor of the closeness rule, if the exercise has a reason.
             alias: whether the output may share memory with an input.
-            writes: the inputs that the submission is meant to change.
-            dims: names of the output's dimensions, `oracle.dims` where left out.
-            dtypes: of the output's tensors in order; where left out, floating ones have the first input's.
+            writes: the inputs that the submission may change.
+            dims: names of the output's dimensions (default: `oracle.dims`).
+            dtypes: of the output's tensors in order (default: the first input's dtype for floating-point ones).
         """
-
         from grading.judge.answer import judge_answer
 
         self.got.require_answer()
@@ -62,14 +61,14 @@ class Expectation:
         )
 
     def equal_to(self, value: Any, *, alias: bool = False, writes: Sequence[Any] = ()) -> None:
-        """The answer is exactly this plain data; tensors agree in shape, dtype and every number."""
+        """The answer equals this plain data exactly; tensors agree in shape, dtype and every number."""
         from grading.judge.structure import check_promises, check_structure, differing
 
         output = self.got.output
         check_structure(self.got, output, value, same_dtype=True)
         check_promises(self.got, alias=alias, writes=writes)
-        if where := differing(output, value):
-            self._fail("wrong answer", expected=show_value(value), got=show_value(output), location=where)
+        if location := differing(output, value):
+            self._fail("wrong answer", expected=show_value(value), got=show_value(output), location=location)
 
     def shaped(self, *shape: int, dtype: Any = None) -> None:
         """The answer is one plain tensor of this shape (and dtype)."""
@@ -81,7 +80,7 @@ class Expectation:
         check_structure(self.got, self.got.output, example, same_dtype=dtype is not None)
 
     def raises(self, *kinds: type[BaseException], mentioning: Sequence[str] = ()) -> None:
-        """The call is refused with one of these exceptions, and its message names what was wrong."""
+        """The call raises one of these exceptions, and the message mentions what is wrong."""
         names = " or ".join(kind.__name__ for kind in kinds)
         trouble = self.got.trouble
         if trouble is None:
@@ -89,7 +88,12 @@ class Expectation:
         elif trouble.kind != "raised":
             self.got.require_answer()
         elif not {kind.__name__ for kind in kinds} & set(trouble.bases):
-            self._fail(f"{trouble.type} was raised", expected=names, got=trouble.message, traceback=trouble.traceback)
+            self._fail(
+                f"{trouble.type} was raised instead of {names}",
+                expected=names,
+                got=trouble.message,
+                traceback=trouble.traceback,
+            )
         elif missing := [word for word in mentioning if str(word) not in trouble.message]:
             self._fail(
                 f"the message does not mention {', '.join(map(str, missing))}",
@@ -98,18 +102,18 @@ class Expectation:
             )
 
     def counts(self, what: str, *, at_most: float | None = None, at_least: float | None = None) -> None:
-        """What was counted lies between two bounds: `counts("flops", at_most=…)`, with `count=True` in the call."""
+        """A count is within bounds: `counts("flops", at_most=…)`, for a call with `count=True`."""
         found = self.got.counts[what]
         words = what.replace("_", " ")
         if at_most is not None and found > at_most:
             self._fail(
-                f"{words}: {found:,}, more than {at_most:,.0f}",
+                f"{words}: {found:,} (at most {at_most:,.0f} allowed)",
                 expected=f"at most {at_most:,.0f} {words}",
                 got=f"{found:,}",
             )
         if at_least is not None and found < at_least:
             self._fail(
-                f"{words}: {found:,}, less than {at_least:,.0f}",
+                f"{words}: {found:,} (at least {at_least:,.0f} required)",
                 expected=f"at least {at_least:,.0f} {words}",
                 got=f"{found:,}",
             )

@@ -1,4 +1,4 @@
-"""What this machine is called, and how fast it can be: measured, since data sheets promise more."""
+"""The kind of this machine, and how fast it can be: measured, because data sheets promise more."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 
 @functools.cache
 def machine_kind() -> str:
-    """The kind of machine as a folder's name, `amd-epyc-2-cores` or `nvidia-h200`: the GPU where there is one."""
+    """The kind of machine as a folder name, `amd-epyc-2-cores` or `nvidia-h200`: the GPU if there is one."""
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     else:
-        import cpuinfo  # pytest-benchmark brings it
+        import cpuinfo  # a dependency of pytest-benchmark
 
         name = f"{cpuinfo.get_cpu_info().get('brand_raw', 'unknown CPU')} {os.cpu_count()} cores"
     name = re.sub(r"\((R|TM)\)|CPU @.*GHz|\d+-Core Processor", " ", name)
@@ -30,11 +30,11 @@ def machine_kind() -> str:
 class Ceilings:
     """What one thread of the CPU, or the whole GPU, can do."""
 
-    flops: float  # a second, of a large matrix product in this dtype
-    bandwidth: float  # bytes a second, read and written, of a copy that fits into no cache
+    flops: float  # per second, for a large matrix product in this dtype
+    bandwidth: float  # bytes per second, read plus written, for a copy larger than any cache
 
     def floor(self, flops: float, moved: float) -> float:
-        """The seconds that so many FLOPs, and moving so many bytes, take at least."""
+        """The least time in seconds for this many FLOPs and moved bytes."""
         return max(flops / self.flops, moved / self.bandwidth)
 
 
@@ -57,7 +57,7 @@ def ceilings(device: str, dtype: torch.dtype) -> Ceilings:
 
 
 def _fastest(work: Callable[[], object], device: str) -> float:
-    """The seconds of the quickest of many calls: on a busy machine some of the short ones are undisturbed."""
+    """The time of the fastest of many calls in seconds: even on a busy machine some short calls run undisturbed."""
     fastest, began = math.inf, time.perf_counter()
     while (begun := time.perf_counter()) < began + 0.5:
         work()

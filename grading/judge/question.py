@@ -1,4 +1,4 @@
-"""What was asked, as a function from the numbers that went in to the numbers that must come out."""
+"""A request as a function from its input numbers to the numbers of the right answer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from grading.judge.structure import Named, named_tensors
 
 
 class Question:
-    """The oracle with the arguments that it gets, and the gradients that were asked for."""
+    """The oracle with its arguments, and the gradients that were requested."""
 
     def __init__(self, got: Got, oracle: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.got, self.oracle, self.args, self.kwargs = got, oracle, args, kwargs
-        self._inputs = Inputs(args, kwargs)  # of the oracle, with numbers of their own
+        self._inputs = Inputs(args, kwargs)  # of the oracle, numbered separately from the request's
         self._floating = [number for number, tensor in enumerate(self._inputs) if tensor.is_floating_point()]
-        self.above: list[torch.Tensor] = []  # the gradients from above, one for each floating output
-        self.wanted: dict[str, tuple[int, int | str]] = {}  # gradients by name: whose, and their key in the result
+        self.above: list[torch.Tensor] = []  # the cotangents, one for each floating-point output
+        self.wanted: dict[str, tuple[int, int | str]] = {}  # gradients by name: input number, key in the result
         if got.request.grad is not None:
             outputs = [t for t in tensors_in(got.result.output) if t.is_floating_point()]
             self.above = cotangents(outputs, got.request.cotangent, got.request.seed)
@@ -34,7 +34,7 @@ class Question:
                     self.wanted[f"gradient of {name}"] = number, key
 
     def _key(self, tensor: torch.Tensor) -> int | str | None:
-        """Under which key the result holds the tensor's gradient: a parameter's name, an input's number, or none."""
+        """The key of the tensor's gradient in the result: a parameter's name or an input's number; None for none."""
         grads, request = self.got.result.grads, self.got.request
         names = (name for name, value in (request.state or {}).items() if value is tensor and name in grads)
         number = request.inputs.number(tensor)
@@ -47,7 +47,7 @@ class Question:
 
     @property
     def leaves(self) -> list[torch.Tensor]:
-        """All numbers that the answer depends on: rounding one of them is what the closeness rule asks about."""
+        """Everything that the answer depends on; the closeness rule asks what rounding them would change."""
         return [*self.inputs, *self.above]
 
     def structure(self) -> Any:
@@ -81,7 +81,7 @@ class Question:
         return named
 
     def answers(self) -> Named:
-        """What the submission returned, by the same names; Unmet where a gradient has the wrong shape or dtype."""
+        """The submission's answers by the same names. Unmet if a gradient has the wrong shape or dtype."""
         named = named_tensors(self.got.output)
         for name, (number, key) in self.wanted.items():
             tensor, grad = self._inputs[number], self.got.result.grads[key]

@@ -1,7 +1,7 @@
-"""Paired ratios of two costs: when enough pairs are taken, and which side of a limit they are on.
+"""Paired ratios of two costs: when there are enough pairs, and on which side of a limit they are.
 
-The median of the paired ratios decides, with its bootstrap interval, so that neither the machine nor what else runs on
-it does. Where the interval does not get clear of a limit in time there is no verdict.
+The verdict rests on the median of the paired ratios and its bootstrap interval, not on the machine or its load. If the
+interval still contains a limit when time runs out, there is no verdict.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 
 from grading.ask.marks import AtLeast
 
-CONFIDENCE = 0.999  # there are several looks, and pairs that follow one another are alike
-GREY = 0.05  # an interval this close to a limit, on whichever side, is given to the submission
-LOOKS = (3, 10, 15, 20, 30, 40, 60, 80, 100)  # pairs after which a verdict is tried
-CLEAR = 3.0  # a ratio so far below every limit in each of three pairs needs no statistics
-WARM_UP = 2, 10  # pairs: the fewest, and the most while calls still get faster
+CONFIDENCE = 0.999  # high, because there are several looks, and consecutive pairs are correlated
+GREY = 0.05  # an interval within this distance of a limit counts in the submission's favour
+LOOKS = (3, 10, 15, 20, 30, 40, 60, 80, 100)  # numbers of pairs after which a verdict is attempted
+CLEAR = 3.0  # three pairs are enough if every ratio is below the limit by this factor
+WARM_UP = 2, 10  # discarded pairs: at least, and at most while calls keep getting faster
 RESAMPLES = 4000
 SpeedVerdict = Literal["fast enough", "too slow", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What one call cost, and the reference's with the same inputs, in seconds."""
+    """The cost in seconds of one call, and of the reference's call with the same inputs."""
 
     cost: float
     reference: float
@@ -40,7 +40,7 @@ class Pair:
 
 @dataclass
 class PairedRatios:
-    """The pairs so far, and what they say."""
+    """The pairs so far, and their statistics."""
 
     pairs: list[Pair] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ class PairedRatios:
 
 
 def bootstrap_interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """The percentile interval of the median, over resampled ratios; the same for the same ratios."""
+    """The percentile interval of the median over resampled ratios; deterministic."""
     generator = torch.Generator().manual_seed(0)
     values = torch.tensor(ratios, dtype=torch.float64)
     picks = torch.randint(len(ratios), (RESAMPLES, len(ratios)), generator=generator)
@@ -85,7 +85,7 @@ def bootstrap_interval(ratios: Sequence[float]) -> tuple[float, float]:
 
 
 def take_pairs(pairs: Iterator[Pair], limit: AtLeast) -> PairedRatios:
-    """Take pairs until every factor has its verdict, or the time is over (ten are taken in any case)."""
+    """Take pairs until every factor has a verdict, or until time runs out and there are at least ten."""
     comparison = PairedRatios()
     begun = time.monotonic()
     for pair in _warm(pairs):
@@ -99,7 +99,7 @@ def take_pairs(pairs: Iterator[Pair], limit: AtLeast) -> PairedRatios:
 
 
 def _warm(pairs: Iterator[Pair]) -> Iterator[Pair]:
-    """The pairs from where calls have stopped getting faster."""
+    """The pairs after calls have stopped getting faster."""
     fewest, most = WARM_UP
     before = next(pairs)
     for number, pair in enumerate(pairs, 2):

@@ -1,4 +1,4 @@
-"""What rounding does to a reference: Monte Carlo arithmetic (Parker 1997), the spread of the closeness rule."""
+"""The effect of rounding on a reference: Monte Carlo arithmetic (Parker 1997), for the spread of the closeness rule."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spreads(
     reference: Mapping[str, Tensor],
     precision: torch.dtype,
 ) -> Spreads:
-    """What `_draw` draws, once a process for the same numbers: `check` asks hundreds of submissions the same."""
+    """The spreads that `_draw` finds, cached in this process: `check` asks hundreds of submissions the same."""
     question = [[leaf.detach() for leaf in exact], dict(reference), precision]
     key = hashlib.sha256(encode(question)).digest()
     if key not in _drawn:
@@ -51,32 +51,32 @@ def _draw(
     spreads = dict.fromkeys(floating, NO_SPREAD)
     if not floating:
         return spreads
-    # Rounding to float64 cannot be seen in float64. What float32 does is the same, 2^29 times larger.
+    # The effect of rounding to float64 is invisible in float64; that of float32 is the same, 2^29 times larger.
     drawn = torch.float32 if precision is torch.float64 else precision
     scale = torch.finfo(precision).eps / torch.finfo(drawn).eps
-    # Few numbers show their spread only in many draws.
+    # Small slices need many draws to show their spread.
     smallest = min(slices(right).shape[1] for right in floating.values())
     for draw in range(min(max(4, 64 // smallest), 16)):
         with Rounding(drawn, random.Random(draw)):
             rounded = detached(solve(exact))
         for name, right in floating.items():
-            change = slices((rounded[name] - right).abs() * scale).nan_to_num(0, posinf=0)  # an overflow is no spread
+            change = slices((rounded[name] - right).abs() * scale).nan_to_num(0, posinf=0)  # overflow is not spread
             largest, mean = spreads[name]
             spreads[name] = torch.maximum(largest, change.amax(1)), torch.maximum(mean, change.mean(1))
     return spreads
 
 
 def slices(tensor: Tensor) -> Tensor:
-    """(slices, numbers in each): a slice is the last two dimensions, or all where there are fewer."""
+    """(slices, numbers in each): a slice is the last two dimensions, or all if there are fewer."""
     return tensor.reshape(math.prod(tensor.shape[:-2]), -1)
 
 
 class Rounding(TorchDispatchMode):
     """Monte Carlo arithmetic: operations in float64 on operands rounded to `dtype`, forward and backward.
 
-    The operand x becomes round(c x) / c with c random for each operation. So the error is a real rounding error,
-    equal numbers stay equal and zeros zero, and numbers too large for `dtype` stay as they are. What does not depend on
-    the leaves is rounded to float32.
+    Each operand x becomes round(c x) / c with its own random c. The error is thus a real rounding error; equal numbers
+    stay equal, zeros stay zero, and numbers too large for `dtype` stay unchanged. Operands that do not depend on the
+    leaves are rounded to float32.
     """
 
     def __init__(self, dtype: torch.dtype, generator: random.Random) -> None:
@@ -98,13 +98,13 @@ class Rounding(TorchDispatchMode):
             return [self.rounded(item) for item in x]
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return x
-        constant = torch.is_grad_enabled() and not x.requires_grad  # nothing in it depends on the leaves
+        constant = torch.is_grad_enabled() and not x.requires_grad  # it does not depend on the leaves
         c = self.generator.uniform(0.5, 1)
         y = (x * c).to(torch.float32 if constant else self.dtype).to(x.dtype) / c
         return torch.where(y.isfinite(), y, x)
 
 
-# These round nothing, and with other operands might decide otherwise.
+# These operations do not round, and with rounded operands they might decide differently.
 _DECIDING = "eq ne lt le gt ge floor ceil round trunc"
 _SELECTING = "max min amax amin argmax argmin topk sort kthvalue"
 _MOVING = "where masked_fill cat stack clone index gather index_select flip roll repeat _to_copy"
@@ -122,7 +122,7 @@ def _log_softmax(rounded: Rounded, x: Tensor, dim: int, *_: Any) -> Tensor:
 
 def _softmax_backward(rounded: Rounded, dp: Tensor, p: Tensor, dim: int, *_: Any) -> Tensor:
     weighted, largest = rounded(dp) * rounded(p), dp.abs().amax(dim, keepdim=True)
-    # The sum of these may be computed as sum(dO O), whose terms, and errors, are as large as the largest of dP.
+    # A submission may compute this sum as sum(dO O), whose terms and errors are as large as the largest dP.
     delta = weighted.sum(dim, keepdim=True) + (rounded(largest) - largest)
     return rounded(weighted) - rounded(p) * delta
 

@@ -1,8 +1,7 @@
-"""Judging speed: a submission against a reference, call by call in the same run, each in a process of its own.
+"""Judging speed: a submission against a reference, call by call in the same run, each in its own process.
 
-Every pair of calls gets fresh inputs, made outside the clock; who goes first alternates; every timed answer is compared
-with the reference's. Judged is the median of the paired ratios with its bootstrap interval, so that neither the machine
-nor what else runs on it decides. Where the interval does not get clear of a limit in time there is no verdict.
+Every pair of calls gets fresh inputs, created outside the timed region; the two sides take turns going first; every
+timed answer is compared with the reference's. `grading.judge.ratios` reaches the verdict from the pairs.
 """
 
 from __future__ import annotations
@@ -31,27 +30,27 @@ from grading.judge.ratios import LOOKS, Pair, PairedRatios, take_pairs
 from grading.judge.structure import check_structure, differing, named_tensors
 from grading.run.executors import Executor, InProcess
 
-IMPOSSIBLE = 3  # times what the hardware can do; twice looks like it where half of the FLOPs counted are masked out
-CLOCK_DOUBTS = 5  # how often a clock that may not tell the truth is looked at, with ten more pairs each time
+IMPOSSIBLE = 3  # times the hardware's limit; twice is plausible where half of the counted FLOPs are masked out
+CLOCK_DOUBTS = 5  # how often a suspicious clock is checked again, with ten more pairs each time
 Ask = Callable[[Submission, Draw], Got]
 
 
 class Contest:
-    """A submission and the reference of an `at_least` mark, asked for the same things in turn."""
+    """A submission and the reference of an `at_least` mark, given the same requests in turn."""
 
     def __init__(self, submission: Submission, reference: Submission, named: str, limit: AtLeast, device: str) -> None:
         self.submission, self.reference, self.named = submission, reference, named
         self.limit, self.device = limit, device
-        self.salt = secrets.token_hex(8)  # nobody knows beforehand what will be asked, and computes it on import
-        self.overheads: list[tuple[float, float]] = []  # of each pair: what the judge's clock saw beyond the costs
+        self.salt = secrets.token_hex(8)  # inputs are unpredictable, so answers can't be precomputed at import
+        self.overheads: list[tuple[float, float]] = []  # of each pair: seconds on the judge's clock beyond the costs
         self.last: tuple[Got, Got] | None = None  # the answers of the last pair
-        self.floor = 0.0  # seconds that the hardware needs for a call at least, once its figures are known
+        self.floor = 0.0  # the least seconds that the hardware needs for a call, set by `figures`
 
     @classmethod
     def arrange(cls, submission: Submission, course: Course, limit: AtLeast, device: str, ask: Ask) -> Contest:
-        """With the first reference that can run here; NotGradableHere where none can.
+        """A contest with the first reference that can run here. NotGradableHere if none can.
 
-        The reference's process is never the submission's, which could slow it down.
+        The reference never runs in the submission's process, where it could be slowed down.
         """
         process = submission.always["process"] or Process()
 
@@ -74,16 +73,17 @@ class Contest:
                 reasons.append(f"{named}: {reason}")
             else:
                 return contest
-        raise NotGradableHere(f"nothing to take_pairs its speed with can run here ({'; '.join(reasons)})")
+        raise NotGradableHere(f"no reference for the speed can run here ({'; '.join(reasons)})")
 
     @property
-    def reference_words(self) -> str:
+    def reference_speed(self) -> str:
+        """`the solution's speed`, `the speed of torch's attention`."""
         tree, _, function = self.named.partition(".")
-        whose = "the solution" if tree == "solutions" else tree
-        return f"{whose}'s {function}" if function else whose
+        whose = "the solution's" if tree == "solutions" else f"{tree}'s"
+        return f"the speed of {whose} {function}" if function else f"{whose} speed"
 
     def run(self, ask: Ask) -> PairedRatios:
-        """Compare; Unmet where an answer is wrong, or looks fast by a clock that does not tell the truth."""
+        """Compare the two sides. Unmet if an answer is wrong, or only seems fast because the clock is wrong."""
         pairs = map(functools.partial(self._pair, ask), itertools.count())
         comparison = take_pairs(pairs, self.limit)
         if comparison.verdict(self.limit.factors[0]) == "fast enough":
@@ -103,18 +103,18 @@ class Contest:
         return Pair(got.result.cost, right.result.cost)
 
     def _ask(self, side: Submission, ask: Ask, number: int) -> Got:
-        """Ask one side for one call; the number decides the inputs, so that both sides get the same."""
+        """Ask one side for one call. The number determines the inputs, so both sides get the same."""
         side.observed.clear()
         got = ask(side, Draw(self.submission.always["seed"], f"{self.salt} {number}", self.device))
         if side.observed != [got]:
-            raise TypeError("speed takes a function that asks the submission once and returns what came back")
+            raise TypeError("speed needs a function that asks the submission once and returns the result")
         if side is self.reference and got.trouble and got.trouble.kind == "raised":
             raise RuntimeError(f"the reference {self.named} failed: {got.trouble.message}\n{got.trouble.traceback}")
         got.require_answer()
         return got
 
     def _check_answer(self, got: Got, right: Got) -> None:
-        """Whether a timed answer is the reference's: to half the digits of its dtype."""
+        """Raise Unmet unless a timed answer agrees with the reference's to half the digits of its dtype."""
         check_structure(got, got.output, right.output)
         ours, theirs = named_tensors(got.output), named_tensors(right.output)
         for name in right.result.grads:
@@ -125,33 +125,33 @@ class Contest:
             if not _same_answer(ours[name], tensor):
                 raise Unmet(
                     got.explain(
-                        f"an answer that was timed is wrong: {name}",
-                        expected="each timed call to give the answer to its own inputs before it returns",
-                        got="other numbers than the reference's, for inputs that no call had before",
+                        f"a timed answer is wrong: {name}",
+                        expected="each timed call computes the answer to its own inputs before it returns",
+                        got="numbers that differ from the reference's, for inputs that no earlier call had",
                     )
                 )
-        if not theirs and (where := differing(got.output, right.output)):
-            raise Unmet(got.explain("an answer that was timed is wrong", expected=str(right.output), got=where))
+        if not theirs and (location := differing(got.output, right.output)):
+            raise Unmet(got.explain("a timed answer is wrong", expected=str(right.output), got=location))
 
     def _check_clock(self, comparison: PairedRatios, pairs: Iterator[Pair]) -> None:
-        """The judge's own clock stands outside the submission's process: what it saw must have been paid for."""
+        """Raise Unmet unless the costs agree with the judge's own clock, which the submission can't reach."""
         for doubts in range(CLOCK_DOUBTS + 1):
-            list(itertools.islice(pairs, LOOKS[1] if doubts else 0))  # on a busy machine some of these are undisturbed
+            list(itertools.islice(pairs, LOOKS[1] if doubts else 0))  # even on a busy machine some run undisturbed
             ours, theirs = (min(each) for each in zip(*self.overheads, strict=True))
             if ours - 2 * theirs <= 0.25 * comparison.reference_cost + 0.002:
                 return
         assert self.last is not None
         raise Unmet(
             self.last[0].explain(
-                "the time of the calls cannot be what it is said to be",
-                expected="a clock, and other threads of the process, that the submission leaves alone",
-                got=f"calls of {show_seconds(comparison.cost)}, and at least {show_seconds(ours)} around each "
-                f"that nobody accounts for; the reference's calls have {show_seconds(theirs)} around them",
+                "the reported call times are impossible",
+                expected="the submission leaves the clock and the other threads of its process alone",
+                got=f"{show_seconds(comparison.cost)} reported per call, and at least {show_seconds(ours)} more "
+                f"unaccounted for ({show_seconds(theirs)} for the reference's calls)",
             )
         )
 
     def figures(self, comparison: PairedRatios, ask: Ask) -> dict[str, Any]:
-        """What was measured, for records: speed, counts of the reference, and how near that comes to the hardware."""
+        """The measurements, for records: speed, the reference's counts, and the share of the hardware's limits."""
         from grading.judge.hardware import ceilings, machine_kind
 
         assert self.last is not None
@@ -178,13 +178,13 @@ class Contest:
         found["gigabytes_a_second"] = moved / comparison.cost / 1e9
         try:
             flops = self._counts(self.reference, ask)["flops"]
-        except (Unmet, Ungraded, RuntimeError):  # a kernel that only its own launcher sees
+        except (Unmet, Ungraded, RuntimeError):  # a kernel that PyTorch does not see
             flops = 0
         dtype = next((t.dtype for t in right.request.inputs if t.is_floating_point()), None)
         if dtype is not None:
             limits = ceilings(self.device, dtype)
             found["share_of_hardware"] = limits.floor(flops, moved) / comparison.cost
-            self.floor = limits.floor(flops, moved if self.device == "cuda" else 0)  # a CPU's inputs are in its caches
+            self.floor = limits.floor(flops, moved if self.device == "cuda" else 0)  # a CPU has its inputs in cache
         if flops:
             found["teraflops_a_second"] = flops / comparison.cost / 1e12
         return found
@@ -194,7 +194,7 @@ class Contest:
         return self._ask(counting, ask, 0).counts
 
     def operations(self, ask: Ask) -> str:
-        """How many operations each side calls, where that may explain a difference in speed."""
+        """How many operations each side calls, if that may explain a difference in speed."""
         try:
             ours, theirs = (self._counts(side, ask) for side in (self.submission, self.reference))
         except (Unmet, Ungraded, RuntimeError):
@@ -202,8 +202,8 @@ class Contest:
         if ours["ops"] < 2 * theirs["ops"]:
             return ""
         return (
-            f"{ours['ops']:,} PyTorch operations a call where the reference calls {theirs['ops']:,}: a loop in Python, "
-            "perhaps, where one operation on a whole tensor would do"
+            f"{ours['ops']:,} PyTorch operations per call, {theirs['ops']:,} in the reference: perhaps a Python loop "
+            "where one operation on a whole tensor would do"
         )
 
 
@@ -217,7 +217,7 @@ def _same_answer(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
 
 
 def _version(named: str) -> str:
-    """Of the package that a reference comes from; the solutions are as new as PyTorch lets them be."""
+    """The version of the reference's package; PyTorch's for the solutions."""
     tree = named.partition(".")[0]
     try:
         return metadata.version(tree)
@@ -226,7 +226,7 @@ def _version(named: str) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """`12 ms`, `350 µs`: two digits or three."""
+    """`12 ms`, `350 µs`: up to three digits."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if abs(seconds) >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -234,30 +234,31 @@ def show_seconds(seconds: float) -> str:
 
 
 def judge_speed(contest: Contest, ask: Ask, comparison: PairedRatios, earned: Callable[[str], None]) -> None:
-    """Say `earned(limit)` for each limit that is kept; raise Unmet for the first that is not, or Inconclusive."""
-    limit, whose = contest.limit, contest.reference_words
+    """Call `earned(limit)` for each limit that is met; raise Unmet for the first that is not, or Inconclusive."""
+    limit, reference_speed = contest.limit, contest.reference_speed
     if comparison.cost * IMPOSSIBLE < contest.floor:
         raise Inconclusive(
-            f"the measurement is broken: {show_seconds(comparison.cost)} a call, where this machine needs "
-            f"{show_seconds(contest.floor)} for the reference's FLOPs or for moving what goes in and out"
+            f"the measurement is broken: {show_seconds(comparison.cost)} per call, but this machine needs at least "
+            f"{show_seconds(contest.floor)} for the reference's FLOPs or for moving its inputs and outputs"
         )
     low, high = comparison.interval()
     verdicts = {text: comparison.verdict(factor) for text, factor in zip(limit.texts, limit.factors, strict=True)}
     for text, verdict in verdicts.items():
         if verdict == "fast enough":
             earned(text)
-    about = f"{comparison.ratio:.2f} times its speed ({low:.2f} to {high:.2f}; {len(comparison.pairs)} pairs of calls)"
+    about = f"{comparison.ratio:.2f}× ({low:.2f}× to {high:.2f}×; {len(comparison.pairs)} pairs of calls)"
     for text, verdict in verdicts.items():
         if verdict == "too slow":
             assert contest.last is not None
+            required = text.replace("x", "×")
             raise Unmet(
                 contest.last[0].explain(
-                    f"too slow: {comparison.ratio:.2g}x the speed of {whose}, {text} is asked for",
-                    expected=f"at least {text.removesuffix('x')} times the speed of {whose}, which takes "
-                    f"{show_seconds(comparison.reference_cost)} a call here",
-                    got=f"{show_seconds(comparison.cost)} a call, {about}",
+                    f"too slow: {comparison.ratio:.2g}× {reference_speed} ({required} required)",
+                    expected=f"at least {required} {reference_speed} "
+                    f"({show_seconds(comparison.reference_cost)} per call here)",
+                    got=f"{show_seconds(comparison.cost)} per call: {about}",
                     location=contest.operations(ask),
                 )
             )
     if "inconclusive" in verdicts.values():
-        raise Inconclusive(f"this machine is too noisy to take_pairs its speed with that of {whose}: {about}")
+        raise Inconclusive(f"this machine is too noisy to compare with {reference_speed}: {about}")

@@ -1,4 +1,4 @@
-"""How an answer must be built, and what it promises beside its numbers."""
+"""The structure of an answer, and its promises: inputs unchanged, memory not shared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Named = dict[str, torch.Tensor]
 
 
 def named_tensors(outputs: Any) -> Named:
-    """The tensors of an output: `output`, or `output[0]`, `output["name"]` where it is a container."""
+    """The tensors of an output by name: `output`, or `output[0]`, `output['name']` in a container."""
     if isinstance(outputs, torch.Tensor):
         return {"output": outputs}
     named: Named = {}
@@ -39,7 +39,7 @@ def named_tensors(outputs: Any) -> Named:
 def check_structure(
     got: Got, answer: Any, right: Any, *, dtypes: Sequence[torch.dtype | None] | None = None, same_dtype: bool = False
 ) -> None:
-    """Unmet unless the answer is built like `right`: the same containers, plain tensors, shapes and dtypes."""
+    """Raise Unmet unless the answer has the structure of `right`: its containers, plain tensors, shapes and dtypes."""
     facts = iter(got.result.facts)
     expected_dtypes = iter(dtypes or ())
 
@@ -64,7 +64,7 @@ def check_structure(
                 fail("not a plain torch.Tensor", wanted, f"a {seen.type}", name)
             device = next((tensor.device.type for tensor in got.request.inputs), seen.device)
             if seen.device != device:
-                fail("wrong device", f"a tensor on {device}", f"one on {seen.device}", name)
+                fail("wrong device", f"a tensor on {device}", f"a tensor on {seen.device}", name)
         elif isinstance(right, (tuple, list)):
             if not isinstance(answer, (tuple, list)) or len(answer) != len(right):
                 expected = f"{len(right)} values: {show_value(right)}"
@@ -77,7 +77,7 @@ def check_structure(
             for key in answer:  # in the answer's order, as its facts are
                 walk(answer[key], right[key], f"{name}[{key!r}]")
         elif right is None and answer is not None:
-            fail("a value was returned where None belongs", "None", show_value(answer), name)
+            fail("a value was returned instead of None", "None", show_value(answer), name)
 
     walk(answer, right, "output")
 
@@ -93,7 +93,7 @@ def type_name(value: Any) -> str:
 
 
 def check_promises(got: Got, *, alias: bool = False, writes: Sequence[Any] = ()) -> None:
-    """Unmet where inputs were changed that should not be, or the answer shares memory with one."""
+    """Raise Unmet if an input was changed or shares memory with the answer, and may not."""
     allowed = {got.request.inputs.number(tensor) for tensor in writes}
     for number in got.result.changed:
         if number not in allowed:
@@ -102,7 +102,7 @@ def check_promises(got: Got, *, alias: bool = False, writes: Sequence[Any] = ())
                 got.explain(
                     f"the call changed its argument {name}",
                     expected=f"{name} unchanged",
-                    got="changed numbers in it (an in-place operation: +=, masked_fill_, softmax(out=…) …)",
+                    got="changed by an in-place operation (+=, masked_fill_, softmax(out=…) …)",
                 )
             )
     if alias:
@@ -121,7 +121,7 @@ def check_promises(got: Got, *, alias: bool = False, writes: Sequence[Any] = ())
 
 
 def differing(answer: Any, right: Any) -> str:
-    """Where plain data of the same structure differs, in words; empty where it is equal."""
+    """Where plain data of the same structure differs, in words; empty if it is equal."""
     if isinstance(right, torch.Tensor):
         if torch.equal(answer, right):
             return ""
@@ -131,9 +131,9 @@ def differing(answer: Any, right: Any) -> str:
         mask = (answer != right) & ~both_nan
         return describe_location(mask, None) if mask.any() else ""
     if isinstance(right, (tuple, list)):
-        return next((where for pair in zip(answer, right, strict=True) if (where := differing(*pair))), "")
+        return next((location for pair in zip(answer, right, strict=True) if (location := differing(*pair))), "")
     if isinstance(right, dict):
-        return next((f"{key!r}: {where}" for key in right if (where := differing(answer[key], right[key]))), "")
+        return next((f"{key!r}: {location}" for key in right if (location := differing(answer[key], right[key]))), "")
     return (
         ""
         if type(answer) is type(right) and answer == right

@@ -1,4 +1,4 @@
-"""When two wrong answers are the same wrong answer."""
+"""Whether two wrong answers are the same wrong answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from grading.data.result import Result
 
 
-# How far apart two computations of the same thing may land in each dtype, as a share of the largest number. Loose on
-# purpose: mistakes lie much farther apart, and a submission need not compute in the mistake's order.
+# How much two computations of the same thing may differ in each dtype, as a share of the largest number. Loose on
+# purpose: mistakes differ much more, and a submission may compute in a different order than the mistake.
 _NOISE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
 def agreement(student: Result, candidate: Result, right: Result) -> str | None:
-    """`both right`, "both wrong" in the same way, or None where the student and the candidate disagree."""
+    """Returns "both right", "both wrong" in the same way, or None if the student and the candidate disagree."""
     if _outward(student) != _outward(candidate):
         return None
     differs = _outward(student) != _outward(right)
@@ -31,7 +31,7 @@ def agreement(student: Result, candidate: Result, right: Result) -> str | None:
 
 
 def _outward(result: Result) -> Any:
-    """All that must be the same but for the numbers."""
+    """Everything that must be the same, except the numbers."""
     trouble = result.trouble
     return (
         trouble and (trouble.kind, trouble.type, "" if trouble.kind == "time" else trouble.message),
@@ -92,7 +92,7 @@ def _values_agree(student: Any, candidate: Any, right: Any) -> str | None:
 
 
 def _same_infinite(a: Any, b: Any) -> bool:
-    """Whether NaN, inf and -inf sit in the same places."""
+    """Whether NaN, inf and -inf are in the same places."""
     import torch
 
     finite = a.isfinite()

@@ -1,4 +1,4 @@
-"""Names the known mistake that gives the same wrong answers as a submission."""
+"""Names the known mistake that returns the same wrong answers as a submission."""
 
 from __future__ import annotations
 
@@ -26,36 +26,38 @@ _REPLAY_SECONDS = 10.0
 
 @functools.cache
 def recogniser(course: Course, exercise: str) -> Recogniser:
-    """The exercise's recogniser, its mistakes imported once a process."""
+    """The exercise's recogniser; each process imports the mistakes once."""
     return Recogniser(course, exercise)
 
 
 class Recogniser:
-    """Finds the one known mistake that gives the same wrong answers as a submission."""
+    """Finds the one known mistake that returns the same wrong answers as a submission."""
 
     def __init__(self, course: Course, exercise: str) -> None:
         self.exercise = exercise
         self._solution = find_tree(course, "solutions", course.root)
         self._trees: list[tuple[Mistake, Tree]] = []
         self._answers: dict[tuple[bytes, str], Result] = {}
-        self._unscripted: dict[tuple[int, str], Result] = {}  # of one look-up: a model may answer anew in another test
-        with contextlib.suppress(MistakeError):  # `python -m grading check` tells; a student's run goes on without
+        self._unscripted: dict[
+            tuple[int, str], Result
+        ] = {}  # of one look-up: in another test a model may answer differently
+        with contextlib.suppress(MistakeError):  # `python -m grading check` reports it; a student's run goes on
             for mistake in load_bank(course, exercise):
                 with contextlib.suppress(MistakeError):
                     self._trees.append((mistake, mistake.tree(course)))
 
     def recognise(self, observed: Sequence[Got], history: Sequence[Got] = ()) -> Mistake | None:
-        """The mistake that explains what was just observed; None where none does, or more than one could.
+        """The mistake that explains what was just observed; None if none does, or more than one could.
 
         `observed`: what the failing test saw. `history`: what earlier tests saw, to tell apart mistakes that look
         alike in this test.
         """
-        recent = [got for got in observed if not got.request.count][-6:]  # what is counted is not compared
+        recent = [got for got in observed if not got.request.count][-6:]  # counted requests are not compared
         self._unscripted.clear()
-        for see in (_as_it_is, _whatever_the_prompts) if any(got.result.heard for got in recent) else (_as_it_is,):
+        for see in (_as_it_is, _without_wording) if any(got.result.heard for got in recent) else (_as_it_is,):
             rights = [see(self._replay(got.request, self._solution), got.request) for got in recent]
             if all(agreement(see(got.result, got.request), r, r) for got, r in zip(recent, rights, strict=True)):
-                return None  # right answers, at too high a price
+                return None  # right answers, but too costly
             candidates = self._agreeing(self._trees, recent, see, wrong=True)
             if len(candidates) > 1:
                 candidates = self._agreeing(candidates, list(history)[::-1], see, wrong=False)
@@ -66,7 +68,7 @@ class Recogniser:
     def _agreeing(
         self, candidates: Sequence[tuple[Mistake, Tree]], gots: Sequence[Got], see: View, wrong: bool
     ) -> list[tuple[Mistake, Tree]]:
-        """Those that answer each request as the submission did, and (`wrong`) once at least not as the solution."""
+        """Those that answer each request as the submission did; with `wrong`, at least once unlike the solution."""
         left, differing = list(candidates), set()
         for got in gots:
             if len(left) <= (0 if wrong else 1):
@@ -83,7 +85,7 @@ class Recogniser:
         return [pair for pair in left if pair[0].name in differing] if wrong else left
 
     def _replay(self, request: Request, tree: Tree) -> Result:
-        """What the tree answers; remembered, because the same tests ask all submissions the same."""
+        """The tree's answer, cached because the same tests ask all submissions the same."""
         mine = id(request), tree.name
         request = replace(request, seconds=min(request.seconds, _REPLAY_SECONDS))
         if request.model is not None:
@@ -101,11 +103,10 @@ def _as_it_is(result: Result, request: Request) -> Result:
     return result
 
 
-def _whatever_the_prompts(result: Result, request: Request) -> Result:
-    """What a language model heard without the words that the submission chose, and in any order.
+def _without_wording(result: Result, request: Request) -> Result:
+    """What a language model was asked, without the submission's own wording and in any order.
 
-    Of each request remain its tools, the calls of tools before it, and which texts it holds of those that the test
-    gave or the model said.
+    Each request keeps its tools, the earlier tool calls, and which of the texts from the test or the model it contains.
     """
     heard = result.heard or []
     given = _strings([request.args, request.kwargs, [each.get("reply") for each in heard]])
@@ -120,7 +121,7 @@ def _whatever_the_prompts(result: Result, request: Request) -> Result:
 
 
 def _strings(value: Any) -> list[str]:
-    """The texts in nested data, also in such as is written in JSON."""
+    """The strings in nested data, including data in JSON."""
     match value:
         case str():
             with contextlib.suppress(ValueError):

@@ -1,8 +1,8 @@
-"""The reports of a graded run. Each is drawn from its records alone, so the points are the same wherever they are read.
+"""The reports of a graded run. Each is generated from its records alone, so the points are the same in all of them.
 
 grade.json               the records and their totals, as grade.schema.json describes them; `read_grade` reads it back
 gradescope/results.json  for Gradescope
-classroom/results.json   for GitHub Classroom; results.base64 is the same as its reporter reads it
+classroom/results.json   for GitHub Classroom; results.base64 is the same in the form that its reporter reads
 classroom/EXERCISE.json  one exercise alone, for a workflow that has a runner for each
 exercism/results.json    for Exercism
 summary.md               for the summary page of a CI job
@@ -24,13 +24,13 @@ __all__ = ["ReportError", "next_step", "points_table", "read_grade", "write_repo
 
 
 class ReportError(Exception):
-    """Some reports could not be written; all the others are."""
+    """Some reports could not be written; all others were."""
 
 
 def write_reports(grade: Grade, folder: Path) -> list[Path]:
-    """Write every report under `folder`, made where it is missing, and return their paths.
+    """Write every report under `folder`, which is created if missing, and return their paths.
 
-    A file there is whole and of this run, or it is not there. Where a report fails the others are still written; then
+    Each file is complete and from this run, or absent. If a report fails, the others are still written; then
     ReportError is raised.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def write_reports(grade: Grade, folder: Path) -> list[Path]:
     for name, render, part in _reports(grade):
         path = folder / name
         try:
-            path.unlink(missing_ok=True)  # what an earlier run left must not pass for this one's
+            path.unlink(missing_ok=True)  # an earlier run's report must not pass for this run's
             _write(path, render(part))
         except Exception as error:
             failures.append((name, error))
@@ -51,7 +51,7 @@ def write_reports(grade: Grade, folder: Path) -> list[Path]:
 
 
 def _reports(grade: Grade) -> Iterator[tuple[str, Callable[[Grade], str], Grade]]:
-    """The name of each report, how it is drawn, and from what."""
+    """The name of each report, how it is rendered, and the grade to render."""
     yield "grade.json", grade_json.render, grade
     yield "gradescope/results.json", gradescope.render, grade
     yield "classroom/results.json", classroom.render, grade

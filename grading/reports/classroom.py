@@ -1,7 +1,7 @@
-"""classroom/: what a runner hands to GitHub Classroom's `autograding-grading-reporter` action.
+"""classroom/: what a runner passes to GitHub Classroom's `autograding-grading-reporter` action.
 
-The action reads one environment variable for each runner, `<RUNNER>_RESULTS`: the base64 form of a JSON object, whose
-fields are here those that `autograding-command-grader` writes. `results.base64` is the whole run for such a variable.
+The action reads one environment variable for each runner, `<RUNNER>_RESULTS`: a JSON object in base64, here with the
+fields that `autograding-command-grader` writes. `results.base64` holds the whole run for such a variable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from grading.course.layout import tests_path
 from grading.data.record import Grade, Record
-from grading.reports.exercism import STATUS  # Classroom's graders took their form of results from Exercism
+from grading.reports.exercism import STATUS  # Classroom's graders use Exercism's statuses
 from grading.reports.text import cut, fitted, to_json
 from grading.reports.wording import explanation, label, nothing, state
 
@@ -21,7 +21,7 @@ SIZE = 96_000
 
 
 def render(grade: Grade) -> str:
-    """An entry for each test, or for each exercise where that does not fit into an environment variable."""
+    """An entry for each test, or for each exercise if that does not fit into an environment variable."""
     if not grade.records:
         return _results(grade, [_whole("grading", grade, nothing(grade))])
     try:
@@ -36,7 +36,7 @@ def render_base64(grade: Grade) -> str:
 
 
 def runner(exercise: str) -> str:
-    """The name of an exercise's own runner, also fit for a file: `week1-self_attention`."""
+    """The name of an exercise's own runner, usable as a file name: `week1-self_attention`."""
     return re.sub(r"\W+", "-", exercise)
 
 
@@ -66,7 +66,7 @@ def _test(record: Record, limit: int) -> dict[str, Any]:
 
 
 def _whole(name: str, grade: Grade, message: str | None = None) -> dict[str, Any]:
-    """One entry for all of a grade: there is no line of source to point at."""
+    """One entry for a whole grade, which has no line of source to point to."""
     return {
         "name": name,
         "status": _status(grade),

@@ -1,6 +1,6 @@
 """exercism/results.json: version 3 of Exercism's "Test Runner Interface".
 
-The format has no points, so the name of a test carries them. A task is an exercise; they are numbered from 1.
+The format has no points, so the names of tests include them. The tasks are the exercises, numbered from 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STATUS: dict[Verdict, str] = {
     "passed": "pass",
     "failed": "fail",
     "not started": "fail",
-    "not offered": "pass",  # there is no status for what was left out
+    "not offered": "pass",  # there is no status for skipped tests
     "not gradable here": "pass",
     "inconclusive": "pass",
     "error": "error",
@@ -43,7 +43,7 @@ def render(grade: Grade) -> str:
 
 
 def _status(grade: Grade) -> str:
-    if grade.count("error") == len(grade.records):  # also where there are none: nothing was tested
+    if grade.count("error") == len(grade.records):  # also if there are none: nothing was tested
         return "error"
     return "fail" if any(STATUS[record.verdict] != "pass" for record in grade.records) else "pass"
 

@@ -31,7 +31,7 @@ def render(grade: Grade) -> str:
 def read_grade(path: Path) -> Grade:
     """The grade that `grade.json` was written from.
 
-    Raises ValueError where the file is not a grade of this version.
+    Raises ValueError if the file is not a grade of this version.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

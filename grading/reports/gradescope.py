@@ -1,7 +1,7 @@
-"""gradescope/results.json: what a Gradescope autograder puts out ("Autograder Specifications", "Output format").
+"""gradescope/results.json: the output of a Gradescope autograder ("Autograder Specifications", "Output format").
 
-A test that is not counted has neither score nor max_score, so that the total is over the others. It still has a status,
-since Gradescope shows a test with neither as failed.
+A test that is not counted has neither score nor max_score, so the total covers only the others. It still has a status,
+because Gradescope shows a test with neither as failed.
 """
 
 from __future__ import annotations

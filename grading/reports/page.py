@@ -1,4 +1,4 @@
-"""index.html: the whole grade as one page that needs neither network nor scripts, in light, in dark and on paper."""
+"""index.html: the whole grade as one page without network requests or scripts, for light, dark and paper."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _row(number: int, name: str, tally: Tally) -> str:
 
 
 def _exercise(number: int, name: str, tally: Tally) -> str:
-    # The anchor lies inside, because a browser unfolds what a link leads into.
+    # The anchor is inside, because a browser unfolds the block that a link points into.
     unfolded = " open" if tally.count("failed") or tally.count("error") else ""
     return _lines(
         [
@@ -131,7 +131,7 @@ def _pairs(facts: Mapping[str, str | None]) -> str:
 
 
 def _block(name: str, text: str, heading: str = "") -> str:
-    """Preformatted text under its heading. HTML drops the newline after the tag, not one that the text begins with."""
+    """Preformatted text under its heading. HTML drops the newline after the tag but keeps one that starts the text."""
     if not text:
         return ""
     title = f"<h3>{heading}</h3>" if heading else ""
@@ -149,7 +149,7 @@ def _number(points: float) -> str:
 
 
 def _bar(tally: Tally) -> str:
-    """Drawn only: the numbers beside it say the same."""
+    """Decorative: the numbers beside it say the same."""
     share = tally.points / tally.max_points if tally.max_points else 0
     return f'<span class="bar" aria-hidden="true"><span style="width: {share:.1%}"></span></span>'
 

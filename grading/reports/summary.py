@@ -74,7 +74,7 @@ def _ungraded(grade: Grade) -> list[str]:
 
 
 def _details(title: str, blocks: list[str]) -> str:
-    """A folded block; the blank lines let Markdown begin again inside it."""
+    """A collapsed block; the blank lines make its content Markdown again."""
     return "\n\n".join([f"<details><summary>{html.escape(one_line(title))}</summary>", *blocks, "</details>"])
 
 

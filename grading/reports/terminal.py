@@ -1,4 +1,4 @@
-"""The table and the advice at the end of a run: plain text that the plugin colours, ASCII but for the names in it."""
+"""The table and the advice at the end of a run: plain text, ASCII except for names and reasons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BAR = 10  # columns
 def points_table(grade: Grade, width: int = 80) -> list[str]:
     """A line for each exercise under the name of its week, the total, and what was not counted.
 
-    No line takes more than `width` columns: long names give way first, then the ends of lines.
+    No line is wider than `width` columns: long names are cut first, then the ends of lines.
     """
     weeks: dict[str, list[tuple[str, Tally]]] = {}
     for exercise, tally in grade.by_exercise().items():
@@ -44,14 +44,14 @@ def points_table(grade: Grade, width: int = 80) -> list[str]:
 
 
 def _handouts(grade: Grade) -> list[str]:
-    """Where the handouts of the exercises lie that are not started, a path with NAME in it for each week."""
+    """The paths of the handouts of unstarted exercises: for each week, one with NAME for the exercise."""
     unstarted = [record.handout or "" for record in grade.records if record.verdict == "not started"]
     folders = [one_line(handout.partition("#")[0]).rpartition("/")[0] for handout in unstarted]
     return [f"{folder}/NAME.md" for folder in dict.fromkeys(folders) if folder]
 
 
 def tests_table(tally: Tally, width: int = 80) -> list[str]:
-    """A line for each test of an exercise: what earns points, and what does not and why."""
+    """A line for each test of an exercise: its points, its title, and why it lost points."""
     earned = max(len(show_points(record.points)) for record in tally.records)
     possible = max(len(show_points(record.max_points)) for record in tally.records)
     lines = []
@@ -64,13 +64,13 @@ def tests_table(tally: Tally, width: int = 80) -> list[str]:
 
 
 def next_step(grade: Grade) -> str | None:
-    """What to do next, in one or two sentences; None where nothing was graded at all."""
+    """What to do next, in one or two sentences; None if nothing was graded at all."""
     if not grade.records:
         return None
     if errors := grade.count("error"):
         broken = _first(grade, "error")
-        where = f"in {count(errors, 'test')}, first in {_quoted(broken)} of {one_line(broken.exercise)}"
-        return f"The grader itself broke {where}. That is not your fault: please report it."
+        location = f"in {count(errors, 'test')}, first in {_quoted(broken)} of {one_line(broken.exercise)}"
+        return f"The grader itself broke {location}. That is not your fault: please report it."
     if grade.count("failed"):
         failed = _first(grade, "failed")
         return f"Next: make {_quoted(failed)} of {one_line(failed.exercise)} pass.{_reading(failed.handout)}"
@@ -79,7 +79,7 @@ def next_step(grade: Grade) -> str | None:
         tally = grade.by_exercise()[unstarted.exercise]
         points = amount(sum(record.max_points for record in tally.records if record.verdict == "not started"))
         handout = unstarted.handout and unstarted.handout.partition("#")[0]
-        return f"Next: begin {one_line(unstarted.exercise)}, {points} to earn.{_reading(handout)}"
+        return f"Next: start {one_line(unstarted.exercise)}, {points} to earn.{_reading(handout)}"
     left = f" Not counted: {', '.join(ungraded(grade))}." if ungraded(grade) else ""
     if not any(record.counted for record in grade.records):
         return f"Nothing could be graded here.{left}"
@@ -87,18 +87,18 @@ def next_step(grade: Grade) -> str | None:
 
 
 def bar(tally: Tally) -> str:
-    """The share of points earned, full only where every point is."""
+    """A bar for the share of points earned, full only if every point is."""
     share = tally.points / tally.max_points if tally.max_points else 0
     return "[" + ("#" * int(share * (BAR - 2))).ljust(BAR - 2, ".") + "]"
 
 
 def columns(text: str) -> int:
-    """The columns that a line takes in a terminal: two for each wide character, such as Hangul."""
+    """The width of a line in a terminal: two columns for each wide character, such as Hangul."""
     return sum(_columns(character) for character in text)
 
 
 def clip(text: str, width: int) -> str:
-    """The line, or as much of its beginning as leaves room for `...`, in at most `width` columns."""
+    """The line, cut to at most `width` columns with `...` at the end if it is longer."""
     if columns(text) <= width:
         return text
     dots = "..."[:width]

@@ -1,4 +1,4 @@
-"""Text made safe to show, cut to a limit, written as JSON: all that reports do to what students control."""
+"""Text made safe to show, cut to a limit, written as JSON: how reports treat text that students control."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN: dict[int, int | str] = {
 
 
 def plain(text: str) -> str:
-    """The text without terminal escapes, its other control characters made visible; only tabs and newlines remain."""
+    """The text without terminal escapes, and with other control characters except tabs and newlines made visible."""
     return _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_SHOWN)
 
 
@@ -34,39 +34,39 @@ def one_line(text: str) -> str:
 
 
 def cut(text: str, limit: int, note: str = "\n[cut: too long to show here]") -> str:
-    """At most `limit` characters of the text; where some are missing, the note says so within the limit."""
+    """At most `limit` characters of the text, including a note if some were cut."""
     if len(text) <= limit:
         return text
     return text[: limit - len(note)] + note if limit > len(note) else ""
 
 
 def fitted(render: Callable[[int], str], size: int) -> str:
-    """What `render(limit)` gives in at most `size` bytes, with the most generous limit on the length of one message.
+    """The text of `render(limit)` in at most `size` bytes, with the largest `limit` on each message that fits.
 
-    Raises ValueError where even a text without messages is larger.
+    Raises ValueError if even a text without messages is larger.
     """
     for limit in (16_000, 4_000, 1_000, 250, 0):
         text = render(limit)
         if len(text.encode()) <= size:
             return text
-    raise ValueError(f"the report must fit into {size} bytes, and takes {len(text.encode())} without its messages")
+    raise ValueError(f"the report must fit into {size} bytes, but needs {len(text.encode())} without its messages")
 
 
 def markdown(text: str) -> str:
-    """One line of text as Markdown that reads the same, also in a cell of a table."""
+    """The text on one line, escaped for Markdown and for cells of its tables."""
     return re.sub(r"[\\`*_\[\]<>|~&$]", r"\\\g<0>", one_line(text))
 
 
 def fence(text: str) -> str:
     """The text as a fenced code block that no run of backticks in it can close."""
-    text = plain(text)  # first: an escape taken out joins the backticks around it
+    text = plain(text)  # first: removing an escape joins the backticks around it
     longest = max(map(len, re.findall("`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
     return f"{ticks}text\n{text}\n{ticks}"
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """Standard JSON in readable Unicode; a float that JSON lacks becomes an object, `{"float": "Infinity"}`."""
+    """Standard JSON in readable Unicode; a float that JSON can't express becomes an object, `{"float": "Infinity"}`."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent)
     return _SURROGATES.sub(lambda lone: f"\\u{ord(lone[0]):04x}", text)  # UTF-8 cannot hold them, an escape can
 

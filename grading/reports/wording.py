@@ -1,4 +1,4 @@
-"""The words of all reports: what an exercise has come to, what a test is called, what the student reads about it."""
+"""The wording of all reports: the state of an exercise, the label of a test, and what the student reads about it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def amount(points: float) -> str:
 
 
 def state(tally: Tally) -> str:
-    """What an exercise has come to and what of it was not graded: `3 tests to go, 4 points need a GPU`."""
+    """The progress of an exercise, and what was not graded: `3 tests to go, 4 points need a GPU`."""
     if tally.records and tally.count("not offered") == len(tally.records):
         return "not offered"
     return ", ".join(filter(None, [progress(tally), *ungraded(tally)]))
 
 
 def progress(tally: Tally) -> str:
-    """How far the tests that were graded have come: `not started`, `3 tests to go`, `done`; empty where none was."""
+    """The progress of the graded tests: `not started`, `3 tests to go`, `done`; empty if there are none."""
     words = [count(tally.count("error"), "grader error")] if tally.count("error") else []
     counted = sum(record.counted for record in tally.records)
     if to_go := tally.count("failed") + tally.count("not started"):
@@ -34,9 +34,9 @@ def progress(tally: Tally) -> str:
 
 
 def ungraded(tally: Tally) -> list[str]:
-    """What says nothing about the submission, a phrase for each cause: `4 points need a GPU`, `1 point inconclusive`.
+    """What was not graded, a phrase for each cause: `4 points need a GPU`, `1 point inconclusive`.
 
-    Errors of the grader are not among them: reports show those on their own.
+    Grader errors are not included: reports show them separately.
     """
     causes: dict[str, list[Record]] = {}
     for record in tally.records:
@@ -54,14 +54,16 @@ def ungraded(tally: Tally) -> list[str]:
 
 
 def nothing(grade: Grade) -> str:
-    """Why there is no record; empty where there is one."""
+    """Why there are no records; empty if there are some."""
     if grade.records:
         return ""
-    return f"Nothing was graded: {one_line(grade.problem)}" if grade.problem else "Nothing was graded: no test was run."
+    return (
+        f"Nothing was graded: {one_line(grade.problem)}" if grade.problem else "Nothing was graded: no tests were run."
+    )
 
 
 def label(record: Record) -> str:
-    """The title, and why it counts for nothing where it does."""
+    """The title, and why the test is not counted, if it is not."""
     title = one_line(record.title)
     if record.counted:
         return title
@@ -78,7 +80,7 @@ def score(of: Tally | Record) -> str:
 
 
 def explanation(record: Record) -> str:
-    """What the student reads about one test, several lines; empty where it passed."""
+    """What the student reads about one test, several lines; empty if it passed."""
     if record.verdict == "passed":
         return ""
     paragraphs = []

@@ -1,1 +1,1 @@
-"""Where a submission's code runs, and what is observed of it. Nothing here judges."""
+"""Runs a submission's code and observes it. Nothing here judges."""

@@ -1,4 +1,4 @@
-"""Copies of a request's inputs: the submission works on these, so the originals stay as they were."""
+"""Copies of a request's inputs: the submission works on these, so the originals stay unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grading.data.plain import Inputs
 
 
 class Copies:
-    """A copy of each input, by its number. Inputs that share memory have copies that share memory, strides included."""
+    """A copy of each input, by its number. Copies keep the strides, and share memory if their originals do."""
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
@@ -27,7 +27,7 @@ class Copies:
         return self._inputs.replaced(value, dict(enumerate(self.tensors)))
 
     def changed(self) -> tuple[int, ...]:
-        """The numbers of the copies that are no longer the original, bit by bit."""
+        """The numbers of the copies that differ from their originals in any bit."""
         pairs = zip(self._inputs, self.tensors, strict=True)
         return tuple(n for n, (old, new) in enumerate(pairs) if not torch.equal(_bits(old), _bits(new.detach())))
 

@@ -1,12 +1,12 @@
-"""What a computation costs, counted and not timed: the same numbers on every machine.
+"""The cost of a computation, counted instead of timed: the same numbers on every machine.
 
     with count(exclude=[q, k, v]) as counts:
         attention(q, k, v).sum().backward()
     counts.flops, counts.saved_bytes
 
-Seen is what PyTorch dispatches, forward and backward, under autograd or without it, inside `autograd.Function`s and
-`torch.utils.checkpoint` too. Not seen is what an operation does inside itself: the workspace of a fused kernel, or all
-of a Triton or compiled kernel but the tensors that were allocated for it.
+The counters see everything that PyTorch dispatches: forward and backward, with or without autograd, also inside
+`autograd.Function`s and `torch.utils.checkpoint`. They can't see inside an operation: the workspace of a fused kernel,
+or anything of a Triton or compiled kernel except the tensors allocated for it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Counts:
     """Plain numbers, complete when the `with` block ends."""
 
     flops: int = 0  # of matrix products, convolutions and attentions: 2mnk for (m, k) @ (k, n); nothing else counts
-    largest_intermediate_bytes: int = 0  # the largest memory that one operation allocated; views and in-place add none
-    largest_intermediate_numel: int = 0  # likewise in numbers
-    saved_bytes: int = 0  # handed to autograd in the forward pass for the backward pass, each memory once
-    # Allocated and still alive when the backward pass begins, or else at the end: what was saved, what autograd was not
-    # told of (`ctx.x = tensor`, a cache), and the outputs that the caller holds.
+    largest_intermediate_bytes: int = 0  # the largest allocation by one operation; views and in-place ones allocate 0
+    largest_intermediate_numel: int = 0  # the same in numbers
+    saved_bytes: int = 0  # saved by autograd in the forward pass for the backward pass, each storage once
+    # Allocated and still alive when the backward pass begins, or at the end if there is none: saved tensors, tensors
+    # that bypass autograd (`ctx.x = tensor`, a cache), and the outputs that the caller holds.
     held_bytes: int = 0
     ops: Counter[str] = field(default_factory=Counter)  # operations by name, ops["aten.mm"]
 
     def figures(self) -> dict[str, int]:
-        """All counts by name; `ops` is the number of operations, `aten.mm` that of one of them."""
+        """All counts by name; `ops` is the number of all operations, `aten.mm` the number of that one."""
         numbers = {name: value for name, value in vars(self).items() if name != "ops"}
         return {**numbers, "ops": self.ops.total(), **self.ops}
 
@@ -58,7 +58,7 @@ def count(exclude: Iterable[Tensor] = ()) -> Iterator[Counts]:
     ledger = _Ledger(counts, exclude)
     flops = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     flops.mod_tracker = _NoModules()  # type: ignore[assignment]
-    # The mode entered last sees a call first: FlopCounterMode takes compound operations apart for the ledger.
+    # The mode entered last sees a call first: FlopCounterMode decomposes compound operations for the ledger.
     with ledger.saving(), ledger, flops:
         yield counts
     counts.flops = flops.get_total_flops()
@@ -66,13 +66,13 @@ def count(exclude: Iterable[Tensor] = ()) -> Iterator[Counts]:
 
 
 class _NoModules(contextlib.nullcontext[None]):
-    """In the place of FlopCounterMode's tracker of modules, whose hooks on leaves break `torch.autograd.grad`."""
+    """Replaces FlopCounterMode's module tracker, whose hooks on leaves break `torch.autograd.grad`."""
 
     parents = frozenset({"Global"})
 
 
 class _Ledger(TorchDispatchMode):
-    """Follows every allocation."""
+    """Tracks every allocation."""
 
     def __init__(self, counts: Counts, exclude: Iterable[Tensor]) -> None:
         super().__init__()
@@ -105,12 +105,12 @@ class _Ledger(TorchDispatchMode):
             if not _in_backward():
                 storage = tensor.untyped_storage()
                 self.saved[StorageWeakRef(storage)] = storage.nbytes()
-            return tensor.detach()  # the tensor itself would be a cycle with the node that made it
+            return tensor.detach()  # the tensor itself would form a cycle with the node that made it
 
         return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
 
     def close(self) -> None:
-        """The forward pass is over: see what is kept."""
+        """At the end of the forward pass, count what is kept."""
         if not self.forward:
             return
         self.forward = False
@@ -131,7 +131,7 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.layout is torch.strided]
 
 
-# PyTorch counts the attention kernels of GPUs only; the CPU's takes the same arguments first.
+# PyTorch counts only the attention kernels of GPUs; the CPU's kernel has the same leading arguments.
 def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query, key, value)
 

@@ -1,4 +1,4 @@
-"""Where requests run: in this process, or in a child that can be limited, killed and not trusted."""
+"""Where requests run: in this process, or in an untrusted child that can be limited and killed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from grading.run.process import Place, set_environment
 
 class Executor(Protocol):
     def run(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
-        """The result, and the submission's own exception where a debugger could use it."""
+        """The result, and the submission's own exception if a debugger could use it."""
         ...
 
     def close(self) -> None: ...
 
 
 def run(executor: Executor, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
-    """What the executor observes, and what the request's model heard meanwhile."""
+    """Run a request. The result includes what the request's model heard meanwhile."""
     if request.model is None:
         return executor.run(request, tree, exercise)
     request.model.begin()
@@ -34,10 +34,10 @@ def run(executor: Executor, request: Request, tree: Tree, exercise: str) -> tupl
 
 
 class InProcess:
-    """Fast, and a debugger can step into the submission; a crash takes the run with it.
+    """Fast, and a debugger can step into the submission; but a crash ends the whole run.
 
-    A request that wants a process of its own gets one, shared by all trees. `live` leaves the terminal to the
-    submission and keeps everything here, for a debugger.
+    A request that requires its own process gets one, shared by all trees. `live` leaves the terminal to the submission
+    and keeps everything in this process, for a debugger.
     """
 
     def __init__(self, live: bool = False) -> None:
@@ -80,7 +80,7 @@ class Isolated:
 
 @functools.cache
 def _shared(process: Process, python: Path | None) -> Place:
-    """The child of this process in which requests of every tree run: frameworks are imported once."""
+    """A child that runs the requests of every tree, so that frameworks are imported only once."""
     place = Place(process, python)
     atexit.register(place.close)
     return place
@@ -94,5 +94,5 @@ def _own_folder() -> str:
 
 
 def _inside(tree: Tree, root: Path) -> bool:
-    """Whether the graded tree itself lies there: grading `solutions` must be able to read them."""
+    """Whether the graded tree is inside `root`: grading `solutions` must be able to read them."""
     return any(each.is_relative_to(root) for each in tree.roots)

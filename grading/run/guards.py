@@ -1,4 +1,4 @@
-"""What surrounds a submission's code while it runs: its standard output and its time limit."""
+"""Guards around a submission's code while it runs: its standard output and its time limit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class OutOfTime(BaseException):
 
 
 class PrintedTooMuch(BaseException):
-    """Likewise."""
+    """Not an Exception, for the same reason."""
 
 
 class Printed(io.TextIOBase):
-    """Stands in for standard output: keeps the beginning, stops a flood."""
+    """Replaces standard output: keeps the beginning, stops a flood."""
 
     def __init__(self) -> None:
         self.kept, self.length = "", 0
@@ -43,7 +43,7 @@ class Printed(io.TextIOBase):
 
 @contextlib.contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise OutOfTime in the submission after so many seconds, where the platform and the thread allow it."""
+    """Raise OutOfTime in the submission after this many seconds, if the platform and the thread allow it."""
     if seconds is None or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -66,5 +66,5 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         sys.breakpointhook = breakpoint_hook
-        if others:  # somebody else's alarm, pytest-timeout's say, goes on
+        if others:  # another alarm, such as pytest-timeout's, goes on
             signal.setitimer(signal.ITIMER_REAL, max(others - (time.monotonic() - started), 0.001))

@@ -1,4 +1,4 @@
-"""What a child process gives up before it loads a submission: files, the network, memory."""
+"""The limits that a child process sets itself before it loads a submission: files, the network, memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def forbid_reading(roots: list[Path]) -> None:
-    """Refuse to open any file below these folders. An audit hook cannot be taken away again by Python code."""
+    """Refuse to open any file below these folders. Python code can't remove an audit hook."""
     prefixes = tuple(f"{root}{os.sep}" for root in roots)
 
     def hook(event: str, args: tuple[object, ...]) -> None:
@@ -35,7 +35,7 @@ def forbid_network() -> None:
         else:
             return
         if host not in LOOPBACK:
-            raise PermissionError(f"a submission may not reach {host}: it is graded without a network")
+            raise PermissionError(f"a submission may not reach {host}: it is graded without network access")
 
     sys.addaudithook(hook)
 
@@ -45,6 +45,6 @@ def limit_memory(megabytes: int) -> None:
         import resource
     except ImportError:  # not on Windows
         return
-    # RLIMIT_DATA counts what is really asked for; RLIMIT_AS also counts the gigabytes of addresses that libraries
-    # reserve and never touch.
+    # RLIMIT_DATA counts memory that is really used; RLIMIT_AS would also count the gigabytes of address space that
+    # libraries reserve and never touch.
     resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))

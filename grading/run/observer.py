@@ -1,6 +1,6 @@
-"""Runs a request against a loaded submission and notes what can be seen from outside.
+"""Runs a request on a submission and records what can be observed from outside.
 
-Used in the test process and in the child (`grading.run.child`); holds no oracle and judges nothing.
+Used in the test process and in the child (`grading.run.child`); it has no oracles and judges nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from grading.run.guards import Printed, time_limit
 from grading.run.stopwatch import NoStopwatch, Stopwatch, stopwatch
 from grading.run.trouble import check_call, explain_trouble, find
 
-# Graded tensors are small: threads would only wait for each other, for ages on a busy machine. And a sum has one order.
+# Graded tensors are small: threads would only wait for each other. One thread also fixes the order of summation.
 torch.set_num_threads(1)
 
 
@@ -52,7 +52,7 @@ def observe(request: Request, tree: Tree, exercise: str, *, live: bool = False) 
 
 
 class _Observer:
-    """One request as it runs; `seen` fills with the fields of the Result as far as the work gets."""
+    """One running request; `seen` collects the fields of the Result, as far as the work gets."""
 
     def __init__(self, request: Request, tree: Tree, exercise: str) -> None:
         self.request, self.tree, self.exercise = request, tree, exercise
@@ -78,7 +78,7 @@ class _Observer:
                 self.clock = stopwatch(inputs)
             with self._counting([*inputs, *parameters.values()], counts):
                 output = self._call(target, args, kwargs)
-                if request.timed:  # what another thread still writes later is missing from it
+                if request.timed:  # misses what another thread writes later
                     self.seen["output"] = _snapshot(output)
                 if request.grad is not None:
                     self.seen["grads"] = self._gradients(output, inputs, parameters)
@@ -90,7 +90,7 @@ class _Observer:
         self.seen.setdefault("output", _snapshot(output))
 
     def _target(self, module: Any, copies: Copies) -> tuple[Callable[..., Any], Mapping[str, torch.Tensor]]:
-        """What is to be called, and the parameters that want a gradient."""
+        """What to call, and the parameters whose gradients may be requested."""
         request = self.request
         if request.scenario is not None:
             function = compile_scenario(request.scenario)
@@ -124,7 +124,7 @@ class _Observer:
     def _gradients(
         self, output: Any, inputs: list[torch.Tensor], parameters: Mapping[str, torch.Tensor]
     ) -> dict[int | str, torch.Tensor | None]:
-        """Vector-Jacobian products with the cotangents of the request; None where nothing flows."""
+        """Vector-Jacobian products with the cotangents of the request; None where no gradient flows."""
         request = self.request
         floating = [tensor for tensor in tensors_in(_shallow(output)) if tensor.is_floating_point()]
         above = cotangents(floating, request.cotangent, request.seed)
@@ -156,8 +156,8 @@ _compiled = itertools.count(1)
 
 
 def compile_scenario(scenario: Scenario) -> Callable[..., Any]:
-    """The function again, in a module of its own that holds the imports and definitions it needs and no more."""
-    # Registered, each under a name of its own: Dynamo looks up the module of the code that it compiles, and keeps it.
+    """Recreate the function in its own module, which holds only the imports and definitions that it needs."""
+    # Registered under a unique name: Dynamo looks up the module of the code that it compiles, and caches it.
     module = types.ModuleType(f"scenario_{next(_compiled)}")
     sys.modules[module.__name__] = module
     exec(scenario.imports, vars(module))
@@ -167,12 +167,12 @@ def compile_scenario(scenario: Scenario) -> Callable[..., Any]:
 
 
 def _snapshot(output: Any) -> Any:
-    """The output as plain data of its own."""
+    """A copy of the output as plain data."""
     return map_tensors(make_plain(output), torch.clone)
 
 
 def _shallow(output: Any) -> Any:
-    """The output's structure with its tensors as they are, for looking at them."""
+    """The output's structure with its original tensors, for inspection."""
     if isinstance(output, (list, tuple)):
         return [_shallow(item) for item in output]
     if isinstance(output, dict):

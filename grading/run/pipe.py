@@ -1,4 +1,4 @@
-"""Messages between the parent and its child: a length of eight bytes, then the bytes."""
+"""Messages between a parent and its child: a length in eight bytes, then the data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 
 def read_message(pipe: BinaryIO) -> bytes | None:
-    """One message, or None where the other side has closed the pipe."""
+    """One message, or None if the other side has closed the pipe."""
     head = pipe.read(8)
     if len(head) < 8:
         return None

@@ -22,12 +22,12 @@ from grading.data.result import Result, Trouble
 from grading.run.pipe import write_message
 
 STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
-GRACE_SECONDS = 2.0  # past a test's time limit, for the child to say itself where it was
+GRACE_SECONDS = 2.0  # beyond a test's time limit, for the child to report itself where it was
 KEPT_OUTPUT = 20_000
 
 
 class Place:
-    """A child, started when it is first needed and again after it has died."""
+    """A child, started on first use and restarted after it has died."""
 
     def __init__(
         self, process: Process, python: Path | None, forbidden: tuple[Path, ...] = (), memory_mb: int = 0
@@ -37,7 +37,7 @@ class Place:
 
     def run(self, request: Request, tree: Tree, exercise: str) -> Result:
         if self.python is not None and not self.python.exists():
-            message = f"{tree.name} needs an environment of its own: make {tree.name}"
+            message = f"{tree.name} needs its own environment: make {tree.name}"
             return Result(trouble=Trouble("load", message, bases=("ImportError",)))
         if self._child is None:
             setup = {
@@ -64,7 +64,7 @@ class Place:
             return Result(trouble=gone.trouble(request.seconds, self.memory_mb), printed=printed)
         except ValueError:
             self.close()
-            message = "the submission wrote to the grader's pipe: its answer cannot be read"
+            message = "the submission wrote to the grader's pipe, so its answer can't be read"
             return Result(trouble=Trouble("died", message))
 
     def close(self) -> None:
@@ -89,18 +89,14 @@ class Gone(Exception):
 
     def trouble(self, seconds: float, memory_mb: int) -> Trouble:
         if self.how == "time":
-            return Trouble(
-                "time", f"did not finish within {seconds:g} s and did not let itself be interrupted; it was killed"
-            )
+            return Trouble("time", f"did not finish within {seconds:g} s, could not be interrupted and was killed")
         if "DefaultCPUAllocator" in self.output or "bad_alloc" in self.output or "MemoryError" in self.output:
             return Trouble("memory", f"ran out of memory (the limit is {memory_mb} MB, see --memory-limit)")
         if self.status is not None and self.status < 0:
             name = signal.Signals(-self.status).name
-            what = {"SIGSEGV": "a segmentation fault", "SIGKILL": "killed, perhaps for its memory"}.get(name, "a crash")
-            return Trouble("died", f"the process died of {name}: {what}")
-        return Trouble(
-            "died", f"the process ended itself with exit status {self.status} (os._exit, or a library that quits)"
-        )
+            cause = {"SIGSEGV": " (a segmentation fault)", "SIGKILL": " (perhaps it ran out of memory)"}.get(name, "")
+            return Trouble("died", f"the process was ended by {name}{cause}")
+        return Trouble("died", f"the process exited with status {self.status} (os._exit, or a library that quits)")
 
 
 class Child:
@@ -122,7 +118,7 @@ class Child:
             stderr=subprocess.STDOUT,
             cwd=self._folder.name,
             env=environment,
-            start_new_session=True,  # so that what the submission starts can be killed with it
+            start_new_session=True,  # so that processes started by the submission can be killed too
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -142,7 +138,7 @@ class Child:
         return self._printed.decode("utf-8", "replace")
 
     def ask(self, *messages: bytes, seconds: float) -> bytes:
-        """The answer to all of them. Gone where there is none in time."""
+        """The answer to all of these messages. Gone if there is none in time."""
         deadline = time.monotonic() + seconds
         try:
             for message in messages:

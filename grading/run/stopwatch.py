@@ -1,13 +1,13 @@
-"""What a call costs: the clock of timed requests. It runs beside the submission and judges nothing.
+"""The cost of a call: the clock of timed requests. It runs beside the submission and judges nothing.
 
-On a CPU a call costs the time that it lasts, less the time in which it was ready to run and waited for a core: what
-other programs do to a busy machine is not the submission's doing. But it never costs less than the CPU time of all
-threads of its process since the call before, so that work handed to another thread is paid for, finished or not; and of
-the processes that it started and waited for.
+On a CPU the cost is the duration of the call, minus the time in which it was ready to run but waited for a core: the
+load from other programs is not the submission's fault. The cost is at least the CPU time since the previous call of all
+threads of the process and of the child processes that it waited for, so work moved to another thread is counted,
+finished or not.
 
-On a GPU it costs what device events measure from an idle device to the end of the call's own stream, and then what
-other streams still take. Nothing is queued ahead of the call, which could hide work on another stream; small calls
-therefore cost their launches too.
+On a GPU the cost is the time that device events measure from an idle device to the end of the call's own stream, plus
+the time that other streams still take. Nothing is queued ahead of the call, since that could hide work on another
+stream; the cost of small calls therefore includes their launches.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any, Protocol
 
 import torch
 
-L2_FLUSH_BYTES = 256 << 20  # more than the L2 cache of any GPU there is
-IDLE_SYNC_NS = 20_000  # what waiting for an idle GPU takes by itself
+L2_FLUSH_BYTES = 256 << 20  # larger than the L2 cache of any GPU
+IDLE_SYNC_NS = 20_000  # the time that synchronising an idle GPU takes
 
 
 class Stopwatch(Protocol):
-    """`with stopwatch: …`, once or more; `cost()`, asked once at the end, is in seconds."""
+    """`with stopwatch: …` once or more, then `cost()` once: the total in seconds."""
 
     def cost(self) -> float: ...
 
@@ -37,12 +37,12 @@ class Stopwatch(Protocol):
 
 
 def stopwatch(inputs: list[torch.Tensor]) -> Stopwatch:
-    """The one for the device that the inputs are on."""
+    """The stopwatch for the device of the inputs."""
     return _GpuStopwatch() if any(tensor.is_cuda for tensor in inputs) else _CpuStopwatch()
 
 
 def _delay_reader() -> Callable[[], int]:
-    """Nanoseconds in which this thread was ready to run and did not, where the system tells (Linux); 0 elsewhere."""
+    """Reads the nanoseconds in which this thread was ready but not running (on Linux; 0 elsewhere)."""
     try:
         file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
         os.pread(file, 64, 0).split()[1]
@@ -51,16 +51,16 @@ def _delay_reader() -> Callable[[], int]:
     return lambda: int(os.pread(file, 64, 0).split()[1])
 
 
-_delay_ns = _delay_reader()  # of the thread that imports this: the one that performs requests
+_delay_ns = _delay_reader()  # of the thread that imports this, which runs the requests
 
 
 def _others_ns() -> int:
-    """The CPU time of all threads but this one, and of children that have ended, since the process began."""
+    """The CPU time, since the process started, of all threads except this one and of ended child processes."""
     return process_time_ns() - thread_time_ns() + _children_ns()
 
 
 def _children_ns() -> int:
-    if sys.platform == "win32":  # which keeps no account of them
+    if sys.platform == "win32":  # which does not record it
         return 0
     import resource
 
@@ -69,7 +69,7 @@ def _children_ns() -> int:
 
 
 class _CpuStopwatch:
-    _others_before = 0  # up to the end of the call before
+    _others_before = 0  # at the end of the previous call
 
     def __init__(self) -> None:
         self.active = self.own = 0
@@ -77,7 +77,7 @@ class _CpuStopwatch:
     def __enter__(self) -> None:
         self.collecting = gc.isenabled()
         gc.disable()
-        if hasattr(os, "sched_setaffinity"):  # both sides on the same core: another may be slower, or shared
+        if hasattr(os, "sched_setaffinity"):  # both sides on the same core: others may be slower or shared
             self.cores = os.sched_getaffinity(0)
             os.sched_setaffinity(0, {min(self.cores)})
         self.begun = (perf_counter_ns() - _delay_ns(), thread_time_ns())

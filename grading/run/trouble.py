@@ -22,16 +22,16 @@ class BadSignature(Exception):
 
 
 def find(name: str, module: Any, exercise: str) -> Any:
-    """The submission's `name`. Missing where there is none."""
+    """The submission's `name`. Missing if there is none."""
     if not hasattr(module, name):
         public = [each for each in vars(module) if not each.startswith("_")]
         close = difflib.get_close_matches(name, public, 1)
-        raise Missing(f"{exercise}.py has no {name}" + (f"; did you mean {close[0]}, which it has?" if close else ""))
+        raise Missing(f"{exercise}.py has no {name}" + (f"; is {close[0]} a typo?" if close else ""))
     return getattr(module, name)
 
 
 def check_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[str, ...]:
-    """The names of the parameters that the positional arguments fill. BadSignature where the call does not fit."""
+    """The names of the parameters that the positional arguments fill. BadSignature if the call does not fit."""
     if not callable(target):
         raise BadSignature(f"{name} is not callable: its type is {type(target).__name__}")
     try:
@@ -70,7 +70,7 @@ def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise
             return Trouble("unstarted", f"{needed}.py is missing", exercise=needed)
         case OutOfTime():
             waited = f"did not finish within {request.seconds:g} s"
-            return Trouble("time", waited + (place and f", was{place}"), *about)
+            return Trouble("time", waited + (place and f" (stopped{place})"), *about)
         case PrintedTooMuch():
             return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", *about)
         case MemoryError():
@@ -80,7 +80,7 @@ def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise
         case NotImplementedError() if last and _raised_in(error, last.filename):
             return Trouble("unstarted", text, exercise=tree.exercise_of(last.filename) or exercise)
     if not imported:
-        return Trouble("load", f"{exercise}.py does not import: {line}", *about)
+        return Trouble("load", f"{exercise}.py can't be imported: {line}", *about)
     return Trouble("raised", line, *about)
 
 
@@ -108,5 +108,5 @@ def _place(frame: traceback.FrameSummary, tree: Tree) -> str:
 
 
 def _raised_in(error: BaseException, filename: str) -> bool:
-    """Whether the statement that raised is in this file (PyTorch raises NotImplementedError of its own)."""
+    """Whether the error was raised in this file (PyTorch raises NotImplementedError as well)."""
     return traceback.extract_tb(error.__traceback__)[-1].filename == filename

@@ -1,4 +1,4 @@
-"""Collection: the graded tests of an exercise at the path of the exercise, or of the tests."""
+"""Collection: finds the graded tests of an exercise from the path of the exercise or of its tests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class GradedModule(pytest.Module):
     course: Course
     exercise: str
     tree: Tree
-    shrink: bool  # whether Hypothesis makes what it finds smaller before it is shown
-    absent: NotStarted | NotOffered | None = None  # why none of the tests needs to run
+    shrink: bool  # whether Hypothesis shrinks failing examples
+    absent: NotStarted | NotOffered | None = None  # why no test needs to run
 
     @property
     def handout(self) -> str:
@@ -40,11 +40,11 @@ class GradedModule(pytest.Module):
         if path is None and self.tree.library:
             return NotOffered(f"{self.tree.name} does not offer {self.exercise}")
         if path is None:
-            return NotStarted(f"there is no {self.exercise}.py in {self.tree.name}")
+            return NotStarted(f"{self.tree.name} has no {self.exercise}.py")
         try:
             return NotStarted("not started") if unstarted(path.read_text("utf-8", "replace")) else None
         except SourceError:
-            return None  # each test will say it
+            return None  # each test reports it
 
 
 class NothingGraded(pytest.File):
@@ -55,7 +55,7 @@ class NothingGraded(pytest.File):
 
 
 def load_hypothesis_profile(shrink: bool) -> None:
-    """Property tests without a clock and without a memory: the same examples for the same seed."""
+    """Property tests without deadlines or a database: the same examples for the same seed."""
     import hypothesis
 
     hypothesis.settings.register_profile(

@@ -1,4 +1,4 @@
-"""The end of a run: the grade, the exit status, the reports, and what the terminal shows."""
+"""The end of a run: the grade, the exit status, the reports and the terminal's output."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def grade_of(session: Session) -> Grade:
 
 
 def environment() -> dict[str, str]:
-    """What a grade was made with. Versions are read from metadata, so that nothing is imported for it."""
+    """The software and hardware behind a grade. Versions are read from metadata, so nothing is imported."""
     found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     for name in ("torch", "transformers", "pytest"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -55,7 +55,7 @@ def report_problem(options: Options, problem: TreeError) -> None:
 
 
 class Finish:
-    """What a run has come to."""
+    """What happens at the end of a run."""
 
     def __init__(self, session: Session, config: pytest.Config) -> None:
         self.session, self.config = session, config
@@ -63,7 +63,7 @@ class Finish:
         self.comparison = ""  # with the earlier run
 
     def end(self, pytest_session: pytest.Session) -> None:
-        """Set the exit status, and write the reports."""
+        """Set the exit status and write the reports."""
         if self.session.records and pytest_session.exitstatus in (pytest.ExitCode.OK, POINTS_MISSING):
             grade = grade_of(self.session)
             if grade.count("error"):
@@ -76,7 +76,7 @@ class Finish:
             write_reports(grade_of(self.session), self.session.options.report)
 
     def _regressed(self) -> bool:
-        """Whether a performance test did worse than in the run of --against."""
+        """Whether a performance test got worse since the run of --against."""
         if self.earlier is None:
             return False
         from grading.history.compare import REGRESSIONS, compare, show
@@ -96,7 +96,7 @@ class Finish:
         return any(finding.change in REGRESSIONS for finding in findings)
 
     def show(self, terminal: pytest.TerminalReporter) -> None:
-        """The tests of exercises with failures, the points, and the next step."""
+        """Print the tests of exercises with failures, the points, and the next step."""
         from grading.reports.terminal import next_step, points_table, tests_table
 
         if not self.session.records:
@@ -112,20 +112,20 @@ class Finish:
         for line in points_table(grade, width):
             write(line)
         if self.comparison:
-            terminal.section("speed, against an earlier run")
+            terminal.section("speed compared with an earlier run")
             write(self.comparison)
         if step := next_step(grade):
             write("")
             for line in textwrap.wrap(step, width, break_long_words=False, break_on_hyphens=False):
                 write(line)
         if self.config.getoption("reportchars") == "fE":
-            terminal.reportchars = ""  # pytest's own short summary would say it all once more
+            terminal.reportchars = ""  # pytest's own short summary would repeat it all
         if (folder := self.session.options.report) is not None:
             write(f"Reports: {os.path.relpath(folder, self.session.options.start)}")
 
 
 def _earlier_run(course: Course, name: str | None) -> Run | None:
-    """The run of --against; found before this one is kept."""
+    """The run of --against, looked up before this one is saved."""
     if name is None:
         return None
     from grading.history.runs import RunError, find_run, kept_runs, newest
@@ -137,13 +137,13 @@ def _earlier_run(course: Course, name: str | None) -> Run | None:
         raise pytest.UsageError(f"--against {error}") from None
     if not kept:
         raise pytest.UsageError(
-            "--against: no run is kept below benchmarks/; name one, or keep one with --benchmark-autosave"
+            "--against: benchmarks/ has no saved runs; save one with --benchmark-autosave, or name a file"
         )
     return newest(kept, machine_kind())
 
 
 def place_runs(config: pytest.Config, course: Course) -> None:
-    """Keep the runs that pytest-benchmark is asked to keep by kind of machine, unless it is told where."""
+    """Have pytest-benchmark save runs in a folder for this kind of machine, unless it was given another."""
     option = config.option
     used = option.benchmark_autosave or option.benchmark_save or option.benchmark_compare
     if used and option.benchmark_storage == "file://./.benchmarks":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def submission(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Submission]:
-    """The exercise under test: `call`, `make` and `run` ask it for something and return plain data."""
+    """The exercise under test: `call`, `make` and `run` send it requests and return the outcome."""
     session = session_of(pytestconfig)
     made = request.node.stash[SUBMISSION] = session.submission(request.node)
     yield made
@@ -30,13 +30,13 @@ def submission(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> I
 
 @pytest.fixture
 def draw(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Draw:
-    """Inputs from the grading seed: `draw.normal(2, 3, dtype="float16")` and the like."""
+    """Random inputs from the grading seed, such as `draw.normal(2, 3, dtype="float16")`."""
     return session_of(pytestconfig).draw(request.node)
 
 
 @pytest.fixture
 def llm(submission: Submission, pytestconfig: pytest.Config) -> ScriptedModel:
-    """A language model that answers by a script and hears what the submission asks: see `grading.ask.llm`."""
+    """A language model that follows a script and records the submission's requests: see `grading.ask.llm`."""
     from grading.ask.llm import RealModel, ScriptedModel
 
     options = session_of(pytestconfig).options
@@ -56,14 +56,14 @@ def gpu(pytestconfig: pytest.Config) -> None:
 
 @pytest.fixture
 def part(request: pytest.FixtureRequest) -> Callable[[str], contextlib.AbstractContextManager[None]]:
-    """Partial credit: `with part("gradients"): …` earns the points that the mark gives that name."""
+    """Partial credit: `with part("gradients"): …` earns the points of that part."""
     parts = request.node.stash[PARTS] = Parts(set(marks.points_of(request.node)[1]))
     return parts
 
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What a test measured, for the records: `figures["flops"] = got.counts["flops"]`."""
+    """The measurements of a test, for its record: `figures["flops"] = got.counts["flops"]`."""
     return request.node.stash.setdefault(FIGURES, {})
 
 
@@ -74,7 +74,7 @@ def speed(
     """Judges what `at_least` requires: `speed(lambda submission, draw: submission.call("f", draw.normal(64, 64)))`.
 
     The function asks a submission for one call, with inputs from `draw`. It is called once for each timed call, for
-    the submission and for the reference. A timed call should take a few milliseconds at least.
+    the submission and for the reference. A timed call should take at least a few milliseconds.
     """
     from grading.judge.speed import Contest, judge_speed
 

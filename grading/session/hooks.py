@@ -1,4 +1,4 @@
-"""Where pytest calls the session: its hooks, each a few lines that pass the work on."""
+"""The pytest hooks of a session; each delegates its work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Hooks:
 
     @property
     def is_worker(self) -> bool:
-        """Whether this is a worker of xdist, whose controller reports."""
+        """Whether this is a worker of xdist; the controller writes the reports."""
         return hasattr(self.config, "workerinput")
 
     # --- collection ---
@@ -104,7 +104,7 @@ class Hooks:
         assert isinstance(item, pytest.Function)
         record, explanation = judge_test(self.session, item, module, call)
         report.whetstone = record.to_dict()  # type: ignore[attr-defined]
-        # For JUnit, which takes them from the report of the teardown.
+        # For JUnit, which reads them from the teardown's report.
         item.user_properties += [("points", record.points), ("max_points", record.max_points)]
         item.user_properties += [("verdict", record.verdict), ("mistake", record.mistake or "")]
         if record.verdict == "failed":
@@ -128,14 +128,14 @@ class Hooks:
             self.finish.end(session)
 
     def pytest_unconfigure(self) -> None:
-        if self.is_worker:  # xdist ends its workers without a word, so atexit is not heard
+        if self.is_worker:  # xdist ends its workers without running atexit
             clear_scratch()
 
     def pytest_report_header(self) -> str:
         options = self.session.options
-        where = "in a child process" if options.isolate else "in this process"
-        tree = options.impl or "exercises (solutions below tests/)"
-        return f"whetstone: grading {tree} {where}, seed {options.seed}"
+        process = "in a child process" if options.isolate else "in this process"
+        tree = options.impl or "exercises (solutions under tests/)"
+        return f"whetstone: grading {tree} {process}, seed {options.seed}"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -1,4 +1,4 @@
-"""Graded tests as pytest's items: their ids and titles, and what fixtures leave on them."""
+"""Graded tests as pytest items: their ids and titles, and what fixtures store on them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from grading.session.collect import GradedModule
 if TYPE_CHECKING:
     from grading.ask.submission import Submission
 
-if TYPE_CHECKING:
-    pass
-
 
 class Parts:
-    """Partial credit: the named parts of a test, each earned on its own."""
+    """Partial credit: the named parts of a test, each earned separately."""
 
     def __init__(self, names: set[str]) -> None:
         self.names = names

@@ -41,27 +41,27 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="N",
         help="seed of the graded inputs (default: 0); a different seed changes every number that a submission is given",
     )
-    group.addoption("--device", default="cpu", help="where graded inputs are made: cpu (default) or cuda")
+    group.addoption("--device", default="cpu", help="the device of graded inputs: cpu (default) or cuda")
     group.addoption(
-        "--llm-url", metavar="URL", help="ask this model, http://…/v1 of Ollama, vLLM or OpenAI, instead of a script"
+        "--llm-url", metavar="URL", help="use this model, http://…/v1 of Ollama, vLLM or OpenAI, instead of a script"
     )
-    group.addoption("--llm-model", metavar="NAME", help="its name; the key is read from OPENAI_API_KEY")
+    group.addoption("--llm-model", metavar="NAME", help="the model's name; the key is read from OPENAI_API_KEY")
     group.addoption(
         "--against",
         nargs="?",
         const="",
         metavar="RUN",
-        help="compare the performance tests with a kept run, and fail where one got worse (default: the newest of this "
-        "kind of machine, or else of any)",
+        help="compare the performance tests with a saved run, and fail if one got worse (default: the newest on this "
+        "kind of machine, or else on any)",
     )
-    group.addoption("--report", metavar="DIR", help="write grade.json and the reports drawn from it to this directory")
+    group.addoption("--report", metavar="DIR", help="write grade.json and all other reports to this directory")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """The options of one run."""
 
-    start: Path  # relative paths start here
+    start: Path  # relative paths are relative to this
     impl: str | None = None
     prerequisites: str | None = None
     isolate: bool = False
@@ -76,7 +76,7 @@ class Options:
 
     @classmethod
     def read(cls, config: pytest.Config) -> Options:
-        """UsageError for an option that makes no sense."""
+        """Raises UsageError for an invalid option."""
         option, start = config.getoption, config.invocation_params.dir
         report = option("--report")
         options = cls(

@@ -1,6 +1,6 @@
-"""Graded tests without their imports and bodies: names, marks and parameters of the tests of an unstarted exercise.
+"""Graded tests without their imports and bodies: the names, marks and parameters of an unstarted exercise's tests.
 
-Listing what can be earned must not cost the import of torch, and the tests must be called the same as later.
+Listing the points must not require importing torch, and the tests must have the same names as later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @functools.cache
 def test_sources(path: Path) -> dict[str, tuple[int, str]]:
-    """For each test function of a file: its first line's number and its source, decorators included."""
+    """For each test function of a file: the number of its first line and its source, decorators included."""
     text = path.read_text("utf-8")
     lines = text.splitlines(keepends=True)
     found = {}
@@ -24,10 +24,10 @@ def test_sources(path: Path) -> dict[str, tuple[int, str]]:
 
 
 def outline(path: Path) -> types.ModuleType | None:
-    """A module with the same tests, to be collected and never run; None where the file needs importing for that.
+    """A module with the same tests, to be collected but never run; None if the file itself must be imported.
 
-    It needs importing when a mark or a parameter set is not a literal or a name for one, or a decorator is neither a
-    mark, or a name for one, nor Hypothesis's.
+    It must be imported if a mark or a parameter set is neither a literal nor the name of one, or if a decorator is
+    neither a mark, the name of one, nor Hypothesis's.
     """
     tree = ast.parse(path.read_text("utf-8"), str(path))
     body: list[ast.stmt] = [ast.parse("import pytest").body[0]]

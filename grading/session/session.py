@@ -1,4 +1,4 @@
-"""One run of the grader: what is graded, where it runs, and what has been seen so far."""
+"""One run of the grader: what is graded, where it runs, and what has been observed so far."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from grading.ask.submission import Submission
     from grading.run.executors import Executor
 
-REMEMBERED = 60  # answers of earlier tests, for telling known mistakes apart
-PATIENCE = 90.0  # seconds a run spends on looking up known mistakes: a hand-in that fails nearly everything must end
+REMEMBERED = 60  # answers of earlier tests, to tell known mistakes apart
+PATIENCE = 90.0  # seconds per run for looking up known mistakes, so that a hand-in that fails every test ends too
 
 
 class Session:
-    """Nothing of the submission runs, and nothing is written, when a session is made.
+    """Creating a session runs none of the submission's code and writes nothing.
 
     Args:
-        tree: what to grade instead of what the options name.
+        tree: what to grade, instead of the tree that the options name.
         executor: where it runs, instead of where the options say.
-        patience: seconds for looking up known mistakes, PATIENCE if left out.
-        shrink: whether Hypothesis makes what it finds smaller before it is shown.
+        patience: seconds for looking up known mistakes (default: PATIENCE).
+        shrink: whether Hypothesis shrinks failing examples.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Session:
         self._executor = executor
         self.records: list[Record] = []
         self.deselected: set[str] = set()
-        self.explained: dict[tuple[str, str], str] = {}  # the test below which the terminal explained something first
+        self.explained: dict[tuple[str, str], str] = {}  # the test where the terminal first explained something
         self.history: dict[str, list[Got]] = {}  # by exercise
 
     def _named(self, name: str | None, option: str) -> Tree | None:
-        """TreeError where there is no such tree."""
+        """Raises TreeError if there is no such tree."""
         return find_tree(self.course, name, self.options.start, option) if name else None
 
     @property
@@ -63,7 +63,7 @@ class Session:
         return self.options.impl or "exercises"
 
     def tree_for(self, top: str, exercise: str) -> Tree:
-        """The tree to grade where pytest was pointed at `top`, with its prerequisites."""
+        """The tree to grade, with its prerequisites, if pytest was given a path under `top`."""
         default = "exercises" if top == "exercises" else "solutions"
         tree = self.tree or find_tree(self.course, default, self.course.root)
         return tree.lent(exercise, self.lender) if self.lender is not None else tree
@@ -105,7 +105,7 @@ class Session:
         )
 
     def remember(self, submission: Submission) -> None:
-        """Keep what a test saw, for telling mistakes apart later."""
+        """Keep what a test observed, to tell mistakes apart later."""
         history = self.history.setdefault(submission.exercise, [])
         history += [got for got in submission.observed[-2:] if not got.request.count]
         del history[:-REMEMBERED]

@@ -1,4 +1,4 @@
-"""From what a graded test ended with to its record: the verdict, the points, and the failure in words."""
+"""Turns the outcome of a graded test into its record: the verdict, the points, and the failure in words."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OUTPUT_KEPT = 20_000  # characters of what a submission printed
 def judge_test(
     session: Session, item: pytest.Function, module: GradedModule, call: pytest.CallInfo[None]
 ) -> tuple[Record, Explanation]:
-    """The record of a test that has ended, and the explanation that its message was made of."""
+    """The record of a finished test, and the explanation behind its message."""
     observed = observed_by(item)
     verdict, explanation = verdict_of(call.excinfo.value if call.excinfo is not None else None, observed)
     max_points, shares = marks.points_of(item)
@@ -64,7 +64,7 @@ def judge_test(
 
 
 def observed_by(item: pytest.Item) -> list[Got]:
-    """What came back for the requests that the test has made so far."""
+    """The outcomes of the test's requests so far."""
     return item.stash[SUBMISSION].observed if SUBMISSION in item.stash else []
 
 
@@ -87,7 +87,7 @@ def verdict_of(error: BaseException | None, observed: list[Got]) -> tuple[Verdic
     line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if not observed or _broke_in_grader(error):
         return "error", Explanation(f"the grader broke: {line}")
-    # Something came back that the test did not foresee: a list without .shape, say.
+    # The test did not expect such a result, for example a list without .shape.
     last = observed[-1]
     words = f"{show_value(last.result.output)}\nwhich could not be judged ({line})"
     if isinstance(error, AssertionError):
@@ -96,7 +96,7 @@ def verdict_of(error: BaseException | None, observed: list[Got]) -> tuple[Verdic
 
 
 def _broke_in_grader(error: BaseException) -> bool:
-    """Whether an exception came from the grader or an oracle, not from a graded test that met an odd answer."""
+    """Whether an exception came from the grader or an oracle, not from a graded test that got an odd answer."""
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
         return False
     grader, hooks = Path(__file__).parents[1], Path(__file__).parent
@@ -117,7 +117,7 @@ def name_mistake(session: Session, module: GradedModule, observed: list[Got]) ->
     try:
         history = session.history.get(module.exercise, [])
         return recogniser(session.course, module.exercise).recognise(observed, history)
-    except Exception as error:  # a guess that fails must not cost the run
+    except Exception as error:  # a failed guess must not end the run
         warnings.warn(f"looking for a known mistake failed: {type(error).__name__}: {error}", stacklevel=2)
         return None
     finally:
@@ -125,7 +125,7 @@ def name_mistake(session: Session, module: GradedModule, observed: list[Got]) ->
 
 
 def failure_text(session: Session, record: Record, explanation: Explanation) -> str:
-    """The failure as the terminal shows it; what was explained before is not explained again."""
+    """The failure as the terminal shows it; nothing is explained twice."""
     head = f"{record.title}   {show_points(record.points)} of {show_points(record.max_points)} points"
     lines = textwrap.wrap(head, 80)
     if not explanation.called:  # a problem of the whole file

@@ -1,4 +1,4 @@
-"""What the grader's own tests share: a toy course with one small exercise, and ways to grade it as people do."""
+"""Shared by the grader's own tests: a toy course with one small exercise, and ways to grade it as users do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-collect_ignore = ["course", "styles"]  # material of the tests, not tests
+collect_ignore = ["course", "styles"]  # data for the tests, not tests
 
 ROOT = Path(__file__).parents[2]
 TOY = Path(__file__).parent / "course"
@@ -45,7 +45,7 @@ def toy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_pytest(tmp_path: Path) -> Callable[..., Run]:
-    """`run_pytest(course, "exercises", "--impl", "solutions")`: pytest in a process of its own, 80 columns wide."""
+    """`run_pytest(course, "exercises", "--impl", "solutions")`: pytest in its own process, 80 columns wide."""
 
     def run(course: Path, *arguments: str) -> Run:
         folder = tmp_path / f"report-{len(list(tmp_path.glob('report-*')))}"
@@ -57,7 +57,7 @@ def run_pytest(tmp_path: Path) -> Callable[..., Run]:
 
 
 def environment() -> dict[str, str]:
-    """This one's, with the grader on the path, and a terminal that is the same everywhere."""
+    """This process's environment, with the grader on the path and a terminal that is the same everywhere."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     return {
         **inherited,

@@ -1,4 +1,4 @@
-"""Kept runs: what is a regression, what is noise, where a history steps, and the commands that say so."""
+"""Saved runs: what is a regression, what is noise, where a history has a step, and the commands that report it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_another_machine_is_compared_by_ratios_alone():
     (finding,) = compare(before, now)
     assert finding.change == "same" and not finding.note
     (finding,) = compare(before, run(x=measured(1, 2, seconds=0.5)))
-    assert finding.change == "same" and "times the seconds, and so has its reference" in finding.note
+    assert finding.change == "same" and "times as long, but so does its reference" in finding.note
 
 
 def test_what_vanished_is_a_regression_and_its_new_name_is_guessed():
@@ -109,7 +109,7 @@ def test_two_steps_are_found_and_none_where_there_is_none():
 
 
 def keep(course: Path, number: int, ratio: float, machine: str = "here") -> Path:
-    """A run as pytest-benchmark keeps it."""
+    """A run as pytest-benchmark saves it."""
     value = measured(ratio, number)
     info = {
         "ratios": value.ratios, "reference_costs": value.reference_costs, "reference": "solutions",
@@ -141,7 +141,7 @@ def test_compare_says_what_got_slower_and_fails(toy):
 
 @pytest.mark.parametrize(
     "arguments, words",
-    [(["compare"], "keeps 0 of the runs"), (["compare", "nothing", "nowhere"], "there is no such run")],
+    [(["compare"], "0 saved runs, too few"), (["compare", "nothing", "nowhere"], "no such run")],
 )
 def test_compare_says_what_is_missing(toy, arguments, words):
     done = grading(toy, *arguments)
@@ -150,7 +150,7 @@ def test_compare_says_what_is_missing(toy, arguments, words):
 
 def test_a_file_that_is_no_run_is_refused(toy):
     (toy / "other.json").write_text('{"datetime": 1}', "utf-8")
-    with pytest.raises(RunError, match="this is not what --benchmark-save"):
+    with pytest.raises(RunError, match="not a file written by --benchmark-save"):
         find_run(Course(toy), str(toy / "other.json"))
 
 
@@ -174,7 +174,7 @@ def test_a_history_of_one_run_is_drawn(toy):
 def test_a_run_is_kept_and_the_next_is_judged_by_it(timed, run_pytest):
     only = ("exercises", "--impl", "solutions", "-k", "speed or operations")
     none = run_pytest(timed, *only, "--against")
-    assert none.status == 4 and "--against: no run is kept below benchmarks/" in none.text
+    assert none.status == 4 and "--against: benchmarks/ has no saved runs" in none.text
     first = run_pytest(timed, *only, "--benchmark-autosave")
     assert first.status == 0, first.text
     (kept,) = (timed / "benchmarks").glob("*/*/0001_*.json")
@@ -185,11 +185,10 @@ def test_a_run_is_kept_and_the_next_is_judged_by_it(timed, run_pytest):
 
     data = json.loads(kept.read_text("utf-8"))
     (info,) = [each["extra_info"] for each in data["benchmarks"] if "ratios" in each["extra_info"]]
-    info["ratios"] = [ratio * 30 for ratio in info["ratios"]]  # so this run is much slower, whatever noise there is
+    info["ratios"] = [ratio * 30 for ratio in info["ratios"]]  # so this run is much slower despite any noise
     kept.write_text(json.dumps(data), "utf-8")
     third = run_pytest(timed, *only, "--against", str(kept))
     assert third.status == 1 and "1 slower" in third.text
     assert third.record("test_speed")["verdict"] == "passed"
-    assert (
-        run_pytest(timed, *only[:-1], "operations", "--against", str(kept)).status == 0
-    )  # what was left out is not gone
+    selected = run_pytest(timed, *only[:-1], "operations", "--against", str(kept))
+    assert selected.status == 0, "a deselected test is not gone"

@@ -1,4 +1,4 @@
-"""`python -m grading check` refuses what is wrong with an exercise, with a sentence that says what to do."""
+"""`python -m grading check` reports what is wrong with an exercise, in a sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_mistake_meets_first_what_is_likely_to_reject_it():
 SOLUTION, STUB = "solutions/week1/mean.py", "exercises/week1/mean.py"
 TESTS, BANK = "tests/week1/test_mean.py", "tests/mistakes/week1/mean.toml"
 
-# What is done to the toy course, and what must be said.
+# A change to the toy course, and the sentence that must be reported.
 WRONGS = {
     "a solution that loses points": (
         [(SOLUTION, "(x * weights).sum(dim), total", "(x * weights).sum(dim), 2 * total")],
@@ -67,7 +67,7 @@ WRONGS = {
     ),
     "a stub out of step": (
         [(STUB, "The mean of x", "A mean of x")],
-        "the stub is out of step with the solution; run python -m grading stubs",
+        "the stub is out of date; run python -m grading stubs",
     ),
     "a stub that earns points": (
         [
@@ -77,7 +77,7 @@ WRONGS = {
                 "    return x.mean(dim) if weights is None else x\n\n\nclass",
             )
         ],
-        "points before anybody wrote a line",
+        "points without any code",
     ),
     "a mistake that loses no points": (
         [(BANK, '= " + 0 * self.gain', '= " * (self.gain + 0)')],
@@ -193,7 +193,7 @@ def test_a_file_that_is_missing_is_refused(toy, path, sentence):
 
 
 def test_a_mistakes_tree_outlives_a_run(toy):
-    """One process grades many trees, and replays each known mistake in every run."""
+    """One process grades many trees and replays each known mistake in every run."""
     course, scratch = Course(toy), tempfile.gettempdir()
     tree = load_bank(course, "week1/mean")[0].tree(course)
     assert tree.file("week1/mean").is_relative_to(scratch)
@@ -206,19 +206,19 @@ def test_an_exercise_that_is_not_there_is_one_line(toy):
     command = [sys.executable, "-m", "grading", "--root", str(toy), "check", "week1/men"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 4
-    assert done.stderr == "no exercise is called week1/men; there are week1/mean\n"
+    assert done.stderr == "no exercise matches week1/men; the exercises are week1/mean\n"
 
 
 @pytest.mark.parametrize("exercise", Course(ROOT).exercises)
 def test_every_exercise_of_the_course_passes(exercise):
-    """The heart of the project: no known mistake earns full points, and a sample of them is recognised."""
+    """The heart of the project: every known mistake loses points, and a sample of them is recognised."""
     status, text = check(ROOT, exercise, "--quick")
     print(text)
     assert status == 0, text
 
 
 def test_unstarted_exercises_have_the_tests_of_started_ones():
-    """What can be read off a test file without importing it is what pytest collects."""
+    """Reading a test file without importing it finds the tests that pytest collects."""
     collected = []
     for impl in ("exercises", "solutions"):
         command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "exercises", "--impl", impl]

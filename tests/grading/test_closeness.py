@@ -1,4 +1,4 @@
-"""The closeness rule: its margins on right and on wrong attentions, and each of its criteria."""
+"""The closeness rule: its margins on right and wrong attentions, and each of its criteria."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from grading.judge.closeness import judge_closeness
 
 # --- margins ------------------------------------------------------------------------------------------------------
 #
-# Right and wrong attentions, outputs and the gradients of query, key and value, over shapes down to one number, masks
-# and scales of the scores. error / bound as measured with 832 draws in each dtype; an answer is right up to 1.
+# Right and wrong attentions: outputs and gradients of query, key and value, over masks, scales of the scores, and
+# shapes down to one number. error / bound measured with 832 draws in each dtype; an answer is right up to 1.
 #
 #                                               float32    float64    float16   bfloat16
 #   right, largest (scores of 0.1, 1, 8, 30)       0.21       0.22       0.53       0.59
 #   wrong, smallest (scores of 0.1 and 1)            31     2 10^10        21        3.0
 #   wrong, smallest (scores of 8)                   4.3     2 10^9       7.8        1.1
 #
-# The most exact of the wrong ones keep weights in half precision (float32 and float64), or lose a gradient or one row
-# of 65 (half precisions). What is not among the right ones: accumulators in half precision, which in one of 400 draws
-# exceed the bound by up to 2, where all of a slice sees a single key. Not among the wrong ones in half precisions, as
-# rounding does explain it: a scale off by 1%.
+# The most accurate wrong ones keep weights in half precision (float32 and float64), or lose a gradient or one row of 65
+# (half precisions). The right ones do not include accumulators in half precision, which in one of 400 draws exceed the
+# bound by a factor of up to 2, where a whole slice sees a single key. In half precisions the wrong ones do not include
+# a scale off by 1%, which rounding does explain.
 
 Attention = Callable[..., Tensor]  # of query, key, value, visible
 SHAPES = [  # batch, heads, queries, keys, width
@@ -37,7 +37,7 @@ SHAPES = [  # batch, heads, queries, keys, width
     (1, 2, 5, 5, 2), (2, 3, 7, 7, 8), (1, 2, 17, 9, 16), (2, 3, 65, 65, 32), (1, 1, 4, 65, 8), (2, 2, 1, 65, 16),
     (1, 4, 33, 3, 1),
 ]  # fmt: skip
-SQUARE = (7, 9, 20, 22)  # seeds with as many queries as keys, 7 and 65, so that every fault shows
+SQUARE = (7, 9, 20, 22)  # seeds with as many queries as keys, 7 or 65, so that every fault is visible
 SCALES = (0.1, 1.0, 8.0, 30.0)  # of the scores
 
 
@@ -85,7 +85,7 @@ def online(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor
 
 
 class Recomputing(torch.autograd.Function):
-    """As FlashAttention: keeps log-sum-exp, recomputes the weights in backward, dS = P (dP - sum(dO O))."""
+    """Like FlashAttention: saves log-sum-exp, recomputes the weights in backward, dS = P (dP - sum(dO O))."""
 
     @staticmethod
     def forward(ctx, query, key, value, visible):
@@ -153,7 +153,7 @@ WRONG_IN_FULL_PRECISION: dict[str, Attention] = {
 
 
 def solve(attention: Attention, visible: Tensor, leaves: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Output and gradients for query, key, value and the gradient from above."""
+    """The output and gradients for leaves query, key, value and the output's gradient."""
     *inputs, above = leaves
     inputs = [leaf.detach().requires_grad_() for leaf in inputs]
     output = attention(*inputs, visible)
@@ -162,7 +162,7 @@ def solve(attention: Attention, visible: Tensor, leaves: Sequence[Tensor]) -> di
 
 
 def rejected(attentions: Mapping[str, Attention], visible: Tensor, leaves: Sequence[Tensor], share: float) -> set[str]:
-    """The attentions that fail when errors may be `share` as large as the rule allows, judged side by side."""
+    """The attentions that fail if errors may be only `share` times as large as the rule allows."""
 
     def reference(leaves: Sequence[Tensor]) -> dict[str, Tensor]:
         right = solve(attend, visible, leaves)
@@ -183,7 +183,7 @@ def is_half(dtype: torch.dtype) -> bool:
 
 
 def case(seed: int, dtype: torch.dtype, scale: float) -> tuple[Tensor, list[Tensor]]:
-    """Which keys are visible (all, some or the earlier ones), and query, key, value and the gradient from above."""
+    """The visible keys (all, some or the earlier ones), and query, key, value and the output's gradient."""
     generator = torch.Generator().manual_seed(seed)
     batch, heads, queries, keys, width = SHAPES[seed % len(SHAPES)]
     shapes = [(batch, heads, length, width) for length in (queries, keys, keys, queries)]
@@ -204,7 +204,7 @@ ALL_DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, tor
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Small tensors are slower in two."""
+    """Small tensors are slower with two threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -233,11 +233,11 @@ def test_in_half_precision_an_error_of_half_precision_is_no_fault():
     assert rejected({"weights": WRONG_IN_FULL_PRECISION["weights in half precision"]}, visible, leaves, 1) == set()
 
 
-# --- what the rule is made of -------------------------------------------------------------------------------------
+# --- the parts of the rule ----------------------------------------------------------------------------------------
 
 
 def judge(answer: Tensor, oracle: Callable[..., Tensor], *leaves: Tensor, factor: float | None = None) -> Any:
-    """One output compared with what the oracle makes of the leaves."""
+    """One output compared with the oracle's output for the leaves."""
     comparison = judge_closeness({"output": answer}, lambda leaves: {"output": oracle(*leaves)}, leaves, factor=factor)
     return comparison.tensors[0]
 
@@ -263,11 +263,11 @@ def test_an_error_in_one_small_slice_is_seen_among_large_ones():
     wrong[1, 2, 3] += 1e-3
     found = judge(wrong, same, x)
     assert (found.failed, found.worst, int(found.mask.sum())) == ("max", (1, 2, 3), 1)
-    assert judge(wrong[:, :, 0], same, x[:, :, 0]).ok, "in a matrix it is one error beside numbers of 1e6"
+    assert judge(wrong[:, :, 0], same, x[:, :, 0]).ok, "in a matrix it is one error among numbers of 1e6"
 
 
 def test_errors_that_are_each_small_may_be_too_large_on_average():
-    """Rows of 1e4 may err by more than rows of 1, yet not all rows by what the large ones may."""
+    """Rows of 1e4 may have larger errors than rows of 1, but not all rows may have errors that large."""
     x = normal(1, 100, 50)
     x[0, 0] *= 1e4
     found = judge(x + 0.01, same, x)
@@ -329,7 +329,7 @@ def test_inputs_of_any_size():
 
 
 def test_a_gradient_that_cancels_to_zero_may_leave_a_residue():
-    """One key takes all the weight, so the scores have no gradient, but dP and sum(dO O) are rounded apart."""
+    """One key has all the weight, so the scores have no gradient, but dP and sum(dO O) are rounded separately."""
     q, k, v, above = (normal(1, 1, length, 50) for length in (3, 1, 1, 3))
     visible = torch.ones(3, 1, dtype=torch.bool)
     right = solve(attend, visible, [x.double() for x in (q, k, v, above)])
@@ -432,7 +432,7 @@ def test_rounding_is_drawn_once_for_the_same_question():
 def test_what_a_student_reads():
     x = torch.tensor([0.5, 2.0])
     found = judge(torch.tensor([0.5, 3.0]), same, x)
-    assert found.summary.startswith("off by up to 1, where rounding explains ")
+    assert found.summary.startswith("off by up to 1; rounding explains at most ")
     assert found.expected == "with 2 at (1,)"
     assert found.returned.startswith("3 at (1,), ")
     assert found.returned.endswith(" times what rounding explains")

@@ -55,7 +55,7 @@ def test_the_fused_attention_of_the_cpu_recomputes_the_scores_in_its_backward(qk
     with count() as counts:
         output = F.scaled_dot_product_attention(*qkv)
     assert counts.flops == forward
-    assert counts.largest_intermediate_numel == B * H * L * D, "it makes no scores"
+    assert counts.largest_intermediate_numel == B * H * L * D, "it stores no scores"
     with count() as counts:
         output.sum().backward()
     assert counts.flops == 2.5 * forward
@@ -117,7 +117,7 @@ def test_what_autograd_saves_is_counted_once():
     assert counts.saved_bytes == 2 * 1000 * FLOAT, "y and sin y; a view of y is y"
     with count() as counts:
         x.exp() * x
-    assert counts.saved_bytes == 2 * 1000 * FLOAT, "x too, where it is not excluded"
+    assert counts.saved_bytes == 2 * 1000 * FLOAT, "x too, unless it is excluded"
 
 
 def test_views_of_what_is_excluded_are_excluded():
@@ -128,7 +128,7 @@ def test_views_of_what_is_excluded_are_excluded():
 
 
 class Square(torch.autograd.Function):
-    """x², with what backward needs kept in the regular way or behind autograd's back."""
+    """x², with the tensors for backward saved the regular way or hidden from autograd."""
 
     @staticmethod
     def forward(ctx, x, hidden):
@@ -152,7 +152,7 @@ def test_what_a_function_keeps_is_seen_also_where_it_bypasses_autograd(hidden):
         y = Square.apply(x, hidden)
         y.backward(torch.ones(1000))
     assert counts.saved_bytes == (0 if hidden else 1000 * FLOAT)
-    assert counts.held_bytes == 3 * 1000 * FLOAT, "2x, the output and the gradient from above"
+    assert counts.held_bytes == 3 * 1000 * FLOAT, "2x, the output and the output's gradient"
     assert torch.equal(x.grad, torch.full((1000,), 2.0))
 
 
@@ -206,7 +206,7 @@ def test_figures_are_plain_numbers():
 
 
 def test_gradients_of_a_module():
-    """By torch.autograd.grad, with respect to parameters and an input that is a leaf."""
+    """From torch.autograd.grad, with respect to parameters and an input that is a leaf."""
     module, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)), torch.randn(3, 4, requires_grad=True)
     with count() as counts:
         torch.autograd.grad(module(x).sum(), [x, *module.parameters()])

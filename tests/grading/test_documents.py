@@ -1,4 +1,4 @@
-"""The documents are true: links, tables, commands, options, the transcript and the picture of the architecture."""
+"""The documents are correct: links, tables, commands, options, the transcript and the architecture diagram."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def without_code(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """What GitHub makes of the headings, and the anchors that are written out."""
+    """The anchors that GitHub derives from the headings, and the explicit ones."""
     headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
     slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     return slugs | set(re.findall(r'<a id="([^"]+)"', text))
@@ -106,7 +106,7 @@ def test_the_front_page_lists_no_other_exercise():
 
 
 def test_the_transcript_is_real(run_pytest, tmp_path):
-    """All of it but the numbers, which differ a little from one kind of CPU to another."""
+    """Everything except the numbers, which differ slightly between kinds of CPU."""
     (mistake,) = [each for each in load_bank(COURSE, "week1/self_attention") if each.name == "mask-inverted"]
     source = mistake.apply(COURSE.solution("week1/self_attention").read_text("utf-8"))
     hand_in = write_hand_in(tmp_path / "hand-in", self_attention=source)

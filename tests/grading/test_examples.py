@@ -1,4 +1,4 @@
-"""The examples for GitHub and Gradescope work: each is run as those run it, on the toy course."""
+"""The examples for GitHub and Gradescope work: each is run on the toy course as those services run it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def course(toy: Path) -> Path:
 
 
 def set_up(root: Path) -> None:
-    """Put in place what `make setup` makes, so that it has nothing left to do."""
+    """Create what `make setup` would create, so that it has nothing left to do."""
     write(root / ".venv/bin/python", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     (root / ".venv/bin/python").chmod(0o755)
     write(root / ".venv/ready", "")
@@ -60,7 +60,7 @@ def write(path: Path, text: str) -> None:
 
 
 def shell(**more: str) -> dict[str, str]:
-    """The environment of a fresh shell, in which `make setup` fails at once where it would have something to do."""
+    """The environment of a fresh shell, in which `make setup` fails at once if it has anything to do."""
     return environment() | {"MAKEFLAGS": "PYTHON=no-real-set-up"} | more
 
 
@@ -69,7 +69,7 @@ def shell(**more: str) -> dict[str, str]:
 
 @dataclass
 class Job:
-    """What became of a workflow's only job."""
+    """The outcome of a workflow's only job."""
 
     failed: bool = False
     summary: str = ""
@@ -87,9 +87,9 @@ def job_of(workflow: Path) -> dict[str, Any]:
 
 
 def run_job(workflow: Path, root: Path, event: str = "push", **more: str) -> Job:
-    """Run the `run:` steps as GitHub's runner does: by `bash -e`, and after a failure only those that run always.
+    """Run the `run:` steps as GitHub's runner does: with `bash -e`, and after a failure only those marked `always()`.
 
-    `event`: what happened on GitHub. `more`: environment variables.
+    `event`: the GitHub event. `more`: environment variables.
     """
     job = Job()
     summary, output = root.parent / "summary", root.parent / "output"
@@ -155,7 +155,7 @@ def test_the_benchmarks_are_kept_and_judge_a_pull_request(course: Path, tmp_path
     tests = course / "tests/week1/test_mean.py"
     tests.write_text(tests.read_text("utf-8") + SPEED_TEST.replace('("nobody", "solutions")', '"solutions"'), "utf-8")
     (course / "benchmarks").mkdir()
-    write(course / "benchmarks/README.md", "Kept runs.")
+    write(course / "benchmarks/README.md", "Saved runs.")
     remote, comments, gh = tmp_path / "remote.git", tmp_path / "comments", tmp_path / "bin/gh"
     write(gh, f'#!/bin/sh\ntest "$3" = 7 && cat comparison.md >> {comments}\n')
     gh.chmod(0o755)
@@ -179,7 +179,7 @@ def test_the_benchmarks_are_kept_and_judge_a_pull_request(course: Path, tmp_path
         return subprocess.run(listed, cwd=remote, check=True, capture_output=True, text=True).stdout.split()
 
     first = happens("push")
-    assert not first.failed and "keeps 1 of the runs to compare" in first.summary, first.log
+    assert not first.failed and "1 saved run, too few to compare" in first.summary, first.log
     assert sum(name.endswith(".json") for name in kept()) == 1 and any("history.svg" in name for name in kept())
     solution = course / "solutions/week1/mean.py"
     slow = SOLUTION.replace(
@@ -217,7 +217,7 @@ def test_classrooms_reporter_gets_the_points(course: Path, answer: str) -> None:
 
 @pytest.fixture
 def autograder(course: Path, tmp_path: Path) -> Path:
-    """The folder that Gradescope makes of the archive that the README's command makes."""
+    """The folder that Gradescope unpacks from the archive that the README's command creates."""
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "x"]):
         subprocess.run([*git, *command], cwd=course, check=True, env=shell())
@@ -244,7 +244,7 @@ def run_autograder(folder: Path) -> dict[str, Any]:
 
 
 def gathered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The tree that run_autograder makes of a submission: each file's text by its path."""
+    """The tree that run_autograder builds from a submission: each file's text by its path."""
     monkeypatch.setenv("AUTOGRADER", str(folder))
     tree = folder / "tree"
     runpy.run_path(str(folder / "run_autograder"))["gather"](tree)

@@ -1,4 +1,4 @@
-"""The programs that `python -m benchmarks.frameworks` measures run."""
+"""The programs that `python -m benchmarks.frameworks` measures can run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--isolate`: whatever a submission does to its process costs the test that saw it, and no other."""
+"""`--isolate`: if a submission harms its process, it loses the test in which that happens and no other."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from tests.grading.conftest import write_hand_in
 from tests.grading.test_students import SOLUTION, with_body
 
-# What happens in the one test where numbers are float16; all other tests are answered rightly.
+# What happens in the one test with float16 numbers; the answers in all other tests are right.
 DISASTERS = {
-    "a hang": ("while True: pass", "did not finish within 2 s, was at week1/mean.py, line"),
+    "a hang": ("while True: pass", r"did not finish within 2 s \(stopped at week1/mean.py, line"),
     "a hang that catches everything": (
         "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
         "did not finish within 2 s",
@@ -20,16 +20,16 @@ DISASTERS = {
         "import time, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(999)",
         "was killed",
     ),
-    "os._exit": ("import os\nos._exit(0)", "the process ended itself with exit status 0"),
-    "a segmentation fault": ("import ctypes\nctypes.string_at(0)", "the process died of SIGSEGV"),
-    "abort": ("import os\nos.abort()", "the process died of SIGABRT"),
+    "os._exit": ("import os\nos._exit(0)", "the process exited with status 0"),
+    "a segmentation fault": ("import ctypes\nctypes.string_at(0)", "the process was ended by SIGSEGV"),
+    "abort": ("import os\nos.abort()", "the process was ended by SIGABRT"),
     "too much memory": ("torch.zeros(1 << 34).sum()", "ran out of memory"),
     "too much memory in Python": ("[bytes(1 << 20) for _ in range(1 << 20)]", "ran out of memory"),
     "reading the solution": ("open('ROOT/solutions/week1/mean.py').read()", "may not read"),
     "listing the tests": ("import os\nos.listdir('ROOT/tests/week1')", "may not read"),
     "writing to the grader's pipe": (
         "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'\\1' * 4096)\n    except OSError: pass",
-        "its answer cannot be read|did not finish",
+        "its answer can't be read|did not finish",
     ),
     "closing every file": ("import os\nos.closerange(0, 256)", "the process|pipe|Error"),
 }

@@ -1,4 +1,4 @@
-"""The scripted model: OpenAI's protocol as a client sees it, and what a test learns from it."""
+"""The scripted model: OpenAI's protocol from a client's view, and what a test learns from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOOLS = [{"type": "function", "function": {"name": "lookup", "parameters": {"typ
 
 
 def post(model, **more):
-    """The response's body to a chat-completions request."""
+    """The body of the response to a chat-completions request."""
     body = json.dumps({"model": "scripted", "messages": ASKED, **more}).encode()
     request = urllib.request.Request(f"{model.url}/chat/completions", body, {"Authorization": "Bearer secret"})
     with urllib.request.urlopen(request, timeout=10) as response:
@@ -72,7 +72,11 @@ def test_a_function_answers_what_it_is_asked():
 
 @pytest.mark.parametrize(
     ("reply", "status", "words"),
-    [(fail(), 500, "broke down"), (fail(429, "slow down"), 429, "slow down"), (None, 400, "the script has 0 answers")],
+    [
+        (fail(), 500, "the model failed"),
+        (fail(429, "slow down"), 429, "slow down"),
+        (None, 400, "the script has 0 answers"),
+    ],
     ids=["500", "429", "a request too many"],
 )
 def test_errors(reply, status, words):
@@ -135,7 +139,7 @@ import urllib.request
 
 
 def ask(url: str, model: str, question: str) -> str:
-    """What the model says."""
+    """The model's answer."""
     messages = [{"role": "user", "content": question}]
     body = json.dumps({"model": model, "messages": messages}).encode()
     with urllib.request.urlopen(f"{url}/chat/completions", body) as response:
@@ -154,7 +158,7 @@ pytestmark = pytest.mark.process(**AGENT_PROCESS)
 
 @pytest.mark.points(1)
 def test_ask(submission, llm):
-    """The question is asked once, as it is."""
+    """The question is asked once, unchanged."""
     llm.script(say("42"), needed=False)
     got = submission.call("ask", llm.url, llm.name, "What is six times seven?")
     expect.that(got.output, "no answer")

@@ -1,4 +1,4 @@
-"""Sentences and pictures of where numbers are wrong."""
+"""Sentences and maps that say where numbers are wrong."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_many_slices_are_said_by_dimension():
 def test_long_dimensions_are_binned():
     mask = marked((100, 128), slice(50, 100))
     assert error_map(mask, ("step", "channel"), width=40) == picture(
-        " step  channel 0-127, 4 to a column",
+        " step  channel 0-127, 4 per column",
         " 0-12  ································",
         "13-25  ································",
         "26-38  ································",

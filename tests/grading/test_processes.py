@@ -1,4 +1,4 @@
-"""`@pytest.mark.process`: graded requests in a process of their own, made with what must be set before an import."""
+"""`@pytest.mark.process`: graded requests in their own process, with settings that must precede an import."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import pytest
 
 from tests.grading.conftest import write_hand_in
 
-SOLUTION = '''"""Where a submission finds itself."""
+SOLUTION = '''"""The environment of a submission."""
 
 from __future__ import annotations
 
 import os
 import socket
 
-MODE = os.environ.get("MODE")  # as some libraries do: what is set later is not seen
+MODE = os.environ.get("MODE")  # as some libraries do: later changes are not seen
 
 
 def mode() -> str | None:
-    """What MODE was when this file was imported."""
+    """The value of MODE when this file was imported."""
     return MODE
 
 
 def home() -> tuple[str, list[str], int]:
-    """The home folder, what is in it, and the process."""
+    """The home folder, its contents, and the process id."""
     return os.environ["HOME"], os.listdir(os.environ["HOME"]), os.getpid()
 
 
 def connect(host: str) -> str:
-    """The name of the exception that a connection ends in."""
+    """The name of the exception from a connection, or "connected"."""
     try:
         socket.create_connection((host, 9), timeout=0.1)
     except OSError as error:
@@ -50,13 +50,13 @@ pytestmark = pytest.mark.process(environment={"MODE": "quiet", "HOME": "{folder}
 
 @pytest.mark.points(1)
 def test_mode(submission):
-    """Set before the import."""
+    """The mode is set before the import."""
     expect(submission.call("mode")).equal_to("quiet")
 
 
 @pytest.mark.points(1)
 def test_home(submission):
-    """An empty home of its own, in one process for all requests that is not this one."""
+    """One process other than this serves all requests and has its own empty home."""
     first, second = submission.call("home").output, submission.call("home").output
     expect.that(first == second and not first[1] and first[0] != os.environ["HOME"], f"{first} {second}")
     expect.that(first[2] != os.getpid(), "the judge's process")
@@ -65,24 +65,24 @@ def test_home(submission):
 @pytest.mark.points(1)
 @pytest.mark.parametrize("host", ["192.0.2.1", "example.invalid"])
 def test_far(submission, host):
-    """Nothing beyond this machine can be reached."""
+    """Other machines can't be reached."""
     expect(submission.call("connect", host)).equal_to("PermissionError")
 
 
 @pytest.mark.points(1)
 def test_near(submission):
-    """This machine can."""
+    """This machine can be reached."""
     expect(submission.call("connect", "127.0.0.1")).equal_to("ConnectionRefusedError")
 '''
 
 MISTAKES = """
 [mode-forgotten]
-explanation = "The mode is not what it was at the import."
+explanation = "The mode differs from that at the import."
 old = "    return MODE\\n"
 new = "    return None\\n"
 
 [mode-loud]
-explanation = "The mode is louder than what it was at the import."
+explanation = "The mode is louder than it was at the import."
 old = "    return MODE\\n"
 new = "    return MODE.upper()\\n"
 """
@@ -126,7 +126,7 @@ def test_a_library_may_have_an_environment_of_its_own(course, run_pytest):
     absent = run_pytest(course, *grade).record("test_mode")
     assert (absent["verdict"], absent["reason"]) == (
         "not gradable here",
-        "old needs an environment of its own: make old",
+        "old needs its own environment: make old",
     )
 
     python = course / ".venvs/old/bin/python"

@@ -1,4 +1,4 @@
-"""All reports of a run say the same, each in the form that its reader has published."""
+"""All reports of a run agree, each in the format that its reader has published."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from grading.reports.wording import state
 
 
 def closed(required: list[str], **properties: Any) -> dict[str, Any]:
-    """The schema of an object that has these fields and no others."""
+    """The schema of an object with these fields and no others."""
     return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
 
 
@@ -82,9 +82,9 @@ GRADESCOPE_SCHEMA = closed(
     },
 )
 
-# What classroom-resources/autograding-command-grader and autograding-io-grader write (src/main.js) and what
-# autograding-grading-reporter reads (src/main.js, src/console-results.js, src/notify-classroom.js): it adds up `score`,
-# so that has to be a number in every test.
+# The format that classroom-resources/autograding-command-grader and autograding-io-grader write (src/main.js) and
+# autograding-grading-reporter reads (src/main.js, src/console-results.js, src/notify-classroom.js). It adds up `score`,
+# which must therefore be a number in every test.
 CLASSROOM_STATUS = {"enum": ["pass", "fail", "error"]}
 CLASSROOM_SCHEMA = closed(
     ["version", "status", "max_score", "tests"],
@@ -108,7 +108,7 @@ CLASSROOM_SCHEMA = closed(
 )
 
 # Exercism's documentation for contributors, page "The Test Runner Interface", section "Output format". Texts have at
-# most 65,535 bytes, the output 500 characters; a message is required where nothing ran and has no place otherwise.
+# most 65,535 bytes, the output 500 characters; a message is required if nothing ran and not allowed otherwise.
 EXERCISM_STATUS = {"enum": ["pass", "fail", "error"]}
 EXERCISM_SCHEMA = {
     **closed(
@@ -143,7 +143,7 @@ SCHEMAS: dict[str, tuple[ModuleType, dict[str, Any]]] = {
 
 
 def loads(text: str) -> Any:
-    """JSON as the standard has it: NaN and the infinities are refused."""
+    """JSON by the standard: NaN and the infinities are rejected."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"JSON has no {constant}")
@@ -160,14 +160,14 @@ def validated(name: str, grade: Grade) -> Any:
 
 # --- reading the points back -----------------------------------------------------------------------------------------
 
-# Points by what they are for: "total", an exercise, "2.1" for the first test of the second exercise, "lost 1" for the
-# first failed test of all. A test that is not counted has None.
+# Points by name: "total", an exercise, "2.1" for the first test of the second exercise, "lost 1" for the first failed
+# test of all. A test that is not counted has None.
 Points = tuple[float, float] | None
 Facts = dict[str, Points]
 
 
 def facts(grade: Grade, kinds: str) -> Facts:
-    """What reports have to say, of the kinds that a report carries: total, exercises, tests, lost."""
+    """The points that a report with these kinds must contain: total, exercises, tests, lost."""
     found: Facts = {}
     if "total" in kinds:
         found["total"] = grade.points, grade.max_points
@@ -240,7 +240,7 @@ def read_summary(text: str) -> Facts:
 
 
 class Page(HTMLParser):
-    """The points of a page, all of its text, and the tags in it; fails where a tag is not closed."""
+    """The points, the text and the tags of a page; fails if a tag is not closed."""
 
     VOID = ("meta",)
 
@@ -311,7 +311,7 @@ def render_table(grade: Grade) -> str:
     return "\n".join(points_table(grade, 200))
 
 
-# How each report is drawn and read back, what points it carries, and how exactly: text has two decimals.
+# How each report is rendered and read back, which points it contains, and how exactly: text has two decimals.
 REPORTS: dict[str, tuple[Callable[[Grade], str], Callable[[str], Facts], str, float]] = {
     "grade.json": (grade_json.render, read_grade_json, "total exercises tests", 1e-6),
     "gradescope/results.json": (gradescope.render, read_gradescope, "total tests", 1e-6),
@@ -326,7 +326,7 @@ FILES = [name for name in REPORTS if name != "terminal"]
 
 
 def check_agreement(name: str, text: str, grade: Grade) -> None:
-    """Fails unless the report says of every point what the records say."""
+    """Fails unless the report agrees with the records about every point."""
     _, read, kinds, tolerance = REPORTS[name]
     found, wanted = read(text), facts(grade, kinds)
     assert found.keys() == wanted.keys(), name
@@ -479,7 +479,7 @@ def test_classroom_gives_each_test_its_points(grade: Grade) -> None:
 
 
 def wrong(grade: Grade, fault: str) -> Grade:
-    """The grade as a renderer with a fault would see it."""
+    """The grade as a faulty renderer would see it."""
 
     def seen(it: Record) -> Record | None:
         if fault == "a failed test left out" and it.verdict == "failed":
@@ -527,7 +527,7 @@ def test_a_renderer_that_drops_points_is_caught(
     assert disagreeing == faulty
 
 
-# --- the sample, as it is --------------------------------------------------------------------------------------------
+# --- the sample as it is ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in REPORTS if not name.endswith(".base64")])
@@ -623,7 +623,9 @@ def test_exercism_is_an_error_only_where_every_test_is_one() -> None:
 # --- awkward runs ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("problem", "said"), [("", "no test was run"), ("--impl x: no such <tree>", "no such <tree>")])
+@pytest.mark.parametrize(
+    ("problem", "said"), [("", "no tests were run"), ("--impl x: no such <tree>", "no such <tree>")]
+)
 def test_a_run_without_a_record_says_why(problem: str, said: str) -> None:
     grade = Grade((), problem=problem)
     assert said in validated("gradescope/results.json", grade)["output"]
@@ -742,7 +744,7 @@ def test_a_megabyte_is_cut_where_the_format_has_a_limit() -> None:
 
 
 def test_many_tests_share_the_room_that_there_is() -> None:
-    """First the messages give way; in an environment variable then the tests, to their exercises. No point is lost."""
+    """Messages are cut first; in an environment variable, tests are then merged by exercise. No points are lost."""
     for number, entries in [(150, 150), (2000, 2)]:
         failed = tuple(record("failed", 1, 2, f"week1/exercise{i % 2}", message="wrong " * 500) for i in range(number))
         grade = Grade(failed)
@@ -754,7 +756,7 @@ def test_many_tests_share_the_room_that_there_is() -> None:
 
 
 def test_a_report_that_cannot_fit_says_so() -> None:
-    with pytest.raises(ValueError, match="must fit into 10 bytes, and takes 11"):
+    with pytest.raises(ValueError, match="must fit into 10 bytes, but needs 11"):
         fitted(lambda limit: "x" * (limit + 11), 10)
 
 
@@ -965,9 +967,9 @@ ERROR = record("error", exercise="week2/c", title="breaks")
         ),
         (
             [record("passed", 2), UNSTARTED, replace(UNSTARTED, max_points=1), record("not started", 0, 9)],
-            "Next: begin week1/a, 4 points to earn. Read exercises/week1/a.md.",
+            "Next: start week1/a, 4 points to earn. Read exercises/week1/a.md.",
         ),
-        ([replace(UNSTARTED, handout=None)], "Next: begin week1/a, 3 points to earn."),
+        ([replace(UNSTARTED, handout=None)], "Next: start week1/a, 3 points to earn."),
         ([record("passed", 2)], "Well done: you have earned all 2 points that can be earned here."),
         (
             [record("passed", 2), record("not gradable here", 0, 4, reason="needs a GPU")],
@@ -981,7 +983,7 @@ def test_the_next_step_is_the_first_thing_to_do(outcomes: list[Record], advice: 
 
 
 def test_a_table_reads_as_it_should() -> None:
-    """The form of a whole table, and that points stand right and left of one slash."""
+    """The layout of a whole table: points are aligned at the slash."""
     outcomes = [
         record("passed", 12, 12, "week1/self_attention"),
         record("failed", 0.5, 2, "week1/self_attention"),

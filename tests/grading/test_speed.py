@@ -1,4 +1,4 @@
-"""Speed as a grade: verdicts, what they rest on, and what earns nothing although it looks fast."""
+"""Grading speed: verdicts, how they are reached, and code that only looks fast and earns nothing."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ def slowly(x, weights, dim):
         answer = _divide((x * weights).sum(dim), weights.expand_as(x).sum(dim))
     return answer
 """
-# Ways to look fast with a function that is not: its body, and words of the reason that it earns nothing for.
+# Ways to make a slow function look fast: its body, and words of the reason why it earns nothing.
 CHEATS = {
     "honestly slow": ("return slowly(x, weights, dim)", "too slow"),
-    "cached by shape": ("return cached(x.shape, x, weights, dim)", "timed is wrong"),
-    "cached by pointer": ("return cached((x.data_ptr(), x._version), x, weights, dim)", "timed is wrong|too slow"),
+    "cached by shape": ("return cached(x.shape, x, weights, dim)", "timed answer is wrong"),
+    "cached by pointer": (
+        "return cached((x.data_ptr(), x._version), x, weights, dim)",
+        "timed answer is wrong|too slow",
+    ),
     "cached by content": ("return cached(float(x.sum()) + float(weights.sum()), x, weights, dim)", "too slow"),
     "finished by another thread": (
         "answer = torch.empty(x.shape[0])\n"
         "threading.Thread(target=lambda: answer.copy_(slowly(x, weights, dim))).start()\n"
         "return answer",
-        "timed is wrong|too slow",
+        "timed answer is wrong|too slow",
     ),
     "finished by another thread, waited for": (
         "answer = []\n"
@@ -67,7 +70,10 @@ CHEATS = {
         "too slow",
     ),
     "lazy": ("return Lazy(lambda: slowly(x, weights, dim))", "no tensor was returned"),
-    "lazy, as a tensor": ("return LazyTensor.promise(x, weights, dim)", "no plain tensor|timed is wrong"),
+    "lazy, as a tensor": (
+        "return LazyTensor.promise(x, weights, dim)",
+        r"not a plain torch\.Tensor|timed answer is wrong",
+    ),
     "patched timers": (
         "frozen = time.perf_counter_ns()\n"
         "for name in ('perf_counter', 'perf_counter_ns', 'thread_time_ns', 'process_time_ns', 'monotonic'):\n"
@@ -79,13 +85,13 @@ CHEATS = {
         "clock = sys.modules['grading.run.stopwatch']\n"
         "clock.perf_counter_ns = clock.thread_time_ns = clock.process_time_ns = lambda: 0\n"
         "return slowly(x, weights, dim)",
-        "cannot be what it is said to be",
+        "reported call times are impossible",
     ),
     "stopwatch that lies a little": (
         "clock = sys.modules['grading.run.stopwatch']\n"
         "clock._CpuStopwatch.cost = lambda self: 2e-4\n"
         "return slowly(x, weights, dim)",
-        "cannot be what it is said to be",
+        "reported call times are impossible",
     ),
     "no garbage collected, no time waited": (
         "time.sleep(0.02)\nreturn _divide((x * weights).sum(dim), weights.expand_as(x).sum(dim))",
@@ -132,7 +138,7 @@ def ask(submission, draw):
 
 @pytest.fixture
 def contest(tmp_path) -> Iterator[object]:
-    """`contest(source)`: the submission with this source and the toy course's solution, ready to be compared."""
+    """`contest(source)`: the submission with this source against the toy course's solution."""
     executors = []
 
     def arrange(source: str, limit: AtLeast = LIMIT) -> Contest:
@@ -148,7 +154,7 @@ def contest(tmp_path) -> Iterator[object]:
 
 
 def judged(contest: Contest) -> list[str]:
-    """The limits that are earned; Unmet and Inconclusive come through."""
+    """The limits that are earned; Unmet and Inconclusive are passed on."""
     earned: list[str] = []
     judge_speed(contest, ask, contest.run(ask), earned.append)
     return earned
@@ -181,7 +187,7 @@ return _divide((x * weights).sum(dim), weights.expand_as(x).sum(dim))"""
 def test_a_clock_is_doubted_only_where_more_pairs_say_the_same(contest, undisturbed):
     once = contest(SOLUTION)
     comparison = once.run(ask)
-    once.overheads = [(0.1, 0.001)] * 10  # as where another program had the core beside every call
+    once.overheads = [(0.1, 0.001)] * 10  # as if another program used the core during every call
     later = iter(range(50))
 
     def pairs():
@@ -192,7 +198,7 @@ def test_a_clock_is_doubted_only_where_more_pairs_say_the_same(contest, undistur
     if undisturbed:
         once._check_clock(comparison, pairs())
     else:
-        with pytest.raises(Unmet, match="cannot be what it is said to be"):
+        with pytest.raises(Unmet, match="reported call times are impossible"):
             once._check_clock(comparison, pairs())
     assert not list(later)
 
@@ -205,10 +211,10 @@ def test_limits_along_the_way_are_earned_one_by_one(contest):
     limit = AtLeast(("0.001x", "0.5x"), ("solutions",), seconds=10)
     once = contest(with_body("return slowly(x, weights, dim)") + SLOWLY, limit)
     earned: list[str] = []
-    with pytest.raises(Unmet, match=r"0\.5x is asked for") as caught:
+    with pytest.raises(Unmet, match=r"the solution's speed \(0\.5× required\)") as caught:
         judge_speed(once, ask, once.run(ask), earned.append)
     assert earned == ["0.001x"]
-    assert "PyTorch operations a call" in caught.value.explanation.where
+    assert "PyTorch operations per call" in caught.value.explanation.location
 
 
 def noisy(ratio: float, spread: float, seed: int) -> Iterator[Pair]:
@@ -274,7 +280,7 @@ def test_operations(submission, draw):
 
 @pytest.fixture
 def timed(toy) -> Path:
-    """The toy course with a test of speed and one of counts, and a library that offers nothing."""
+    """The toy course with a speed test, a counting test, and a library that offers nothing."""
     with (toy / "tests/week1/test_mean.py").open("a", encoding="utf-8") as file:
         file.write(SPEED_TEST)
     (toy / "tests/libraries/nobody/week1").mkdir(parents=True)
@@ -305,18 +311,18 @@ def test_what_is_slow_or_wasteful_loses_points(timed, run_pytest):
     run = run_pytest(timed, "exercises", "--impl", str(hand_in), "-k", "speed or operations")
     assert run.status == 1
     speed, operations = run.record("test_speed"), run.record("test_operations")
-    assert speed["points"] == 1 and "0.5x is asked for" in speed["reason"]
+    assert speed["points"] == 1 and "(0.5× required)" in speed["reason"]
     assert operations["points"] == 0 and operations["reason"].startswith("ops: ")
-    assert "1.5x of what solutions needs" in operations["message"]
+    assert "1.5× the solution's" in operations["message"]
 
 
 @pytest.mark.parametrize(
     "mark, words",
     [
         ('at_least("0.8", of="solutions")', "expected a factor such as \"0.8x\", not '0.8'"),
-        ('at_least("0.8x", "0.4x", of="solutions")', "limits in rising order"),
+        ('at_least("0.8x", "0.4x", of="solutions")', "limits in ascending order"),
         ('at_least("0.8x")', "of="),
-        ('at_most(ops="2x")', "of= where one is relative"),
+        ('at_most(ops="2x")', "of= if one is relative"),
     ],
 )
 def test_a_mark_that_makes_no_sense_is_refused(timed, run_pytest, mark, words):

@@ -1,4 +1,4 @@
-"""What a student sees: unstarted and started exercises, and every way in which a hand-in can be broken."""
+"""What a student sees: unstarted and started exercises, and every way in which a submission can be broken."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BODY = SOLUTION[SOLUTION.index("    if weights is None:") : SOLUTION.index("clas
 
 
 def with_body(body: str) -> str:
-    """The solution with another body of weighted_mean."""
+    """The solution with a different body of weighted_mean."""
     return SOLUTION.replace(BODY, "\n".join(f"    {line}" for line in body.splitlines()))
 
 
 def visible(text: str) -> str:
-    """The terminal's text without what differs from run to run."""
-    # The last line is padded to the width with its time in it.
+    """The terminal's text without the parts that differ from run to run."""
+    # The last line includes the time and is padded to the width.
     text = re.sub(r"=+ (\d+ \w+.*?) in \d+\.\d+s.*? =+", r"\1", text[text.index("collected") :])
     return re.sub(r"(Reports: ).*", r"\1…", text).rstrip()
 
@@ -68,13 +68,13 @@ def test_everything_earned_is_success(toy, run_pytest, snapshot):
 
 
 def with_line(line: str) -> str:
-    """The solution with another import."""
+    """The solution with one more import."""
     return SOLUTION.replace("import torch\n", f"import torch\n{line}\n", 1)
 
 
 SIGNATURE = "x: torch.Tensor, weights: torch.Tensor | None = None, dim: int = -1"
 
-# What is wrong with a hand-in, and what the one line that says so must match.
+# A fault of a hand-in, and the pattern that its one-line reason must match.
 BROKEN = {
     "a syntax error": (
         SOLUTION.replace("return _divide(", "return _divide(("),
@@ -82,12 +82,12 @@ BROKEN = {
     ),
     "an import that fails": (
         with_line("import no_such_package"),
-        "does not import: ModuleNotFoundError: No module named 'no_such_package'",
+        "can't be imported: ModuleNotFoundError: No module named 'no_such_package'",
     ),
-    "an error at the top level": (SOLUTION + "\n1 / 0\n", "does not import: ZeroDivisionError"),
+    "an error at the top level": (SOLUTION + "\n1 / 0\n", "can't be imported: ZeroDivisionError"),
     "a renamed function": (
         SOLUTION.replace("weighted_mean", "weighed_mean"),
-        "has no weighted_mean; did you mean weighed_mean, which it has?",
+        r"has no weighted_mean; is weighed_mean a typo\?",
     ),
     "too few parameters": (
         with_body("return 1").replace(SIGNATURE, "x"),
@@ -155,10 +155,10 @@ def test_a_file_that_does_not_import_is_explained_once(toy, run_pytest):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("no-such-tree", "--impl no-such-tree: no such tree; known by name: exercises, solutions"),
+        ("no-such-tree", "--impl no-such-tree: no such tree; use one of exercises, solutions"),
         ("solution", "did you mean 'solutions'?"),
         ("conftest.py", "this is a file; give the directory that holds week1/"),
-        ("exercises/week1", "nothing to grade in it; a tree holds its exercises as weekN/NAME.py"),
+        ("exercises/week1", "no exercises there; a tree has them at weekN/NAME.py"),
     ],
 )
 def test_a_tree_that_is_not_there_is_one_line_and_a_report(toy, run_pytest, argument, message):
@@ -175,7 +175,7 @@ def test_a_hand_in_need_not_hold_every_exercise(toy, run_pytest):
     (empty / "week1/other.py").write_text("x = 1\n")
     run = run_pytest(toy, "exercises", "--impl", "hand-in")
     assert {record["verdict"] for record in run.grade["records"]} == {"not started"}
-    assert "there is no week1/mean.py in hand-in" in run.record("test_centred")["reason"]
+    assert "hand-in has no week1/mean.py" in run.record("test_centred")["reason"]
 
 
 def test_what_a_library_lacks_is_not_offered(toy, run_pytest):
@@ -192,7 +192,7 @@ def test_what_a_library_lacks_is_not_offered(toy, run_pytest):
     assert run.record("test_plain_mean[float32]")["verdict"] == "passed"
     assert run.record("test_weights_count")["verdict"] == "not offered"
     assert run.record("test_weights_count")["reason"] == "torch.mean knows no weights"
-    assert run.record("test_centred")["reason"] == "builtin offers no Centred"
+    assert run.record("test_centred")["reason"] == "builtin does not offer Centred"
     assert run.grade["total"]["max_points"] == 3
 
 
@@ -208,7 +208,7 @@ def test_prerequisites_can_be_lent(toy, run_pytest):
     )
     alone = run_pytest(toy, "exercises/week1/spread.py").record("test_spread")
     assert alone["verdict"] == "not started"
-    assert "builds on week1/mean, which is not done" in alone["reason"]
+    assert "builds on week1/mean, which is not started" in alone["reason"]
     lent = run_pytest(toy, "exercises/week1/spread.py", "--prerequisites", "solutions")
     assert lent.record("test_spread")["verdict"] == "passed"
     assert lent.status == 0

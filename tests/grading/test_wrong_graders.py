@@ -1,7 +1,7 @@
-"""Tests of the tests of the grader: a grader with a check taken out must be noticed by one of the tests beside this.
+"""Tests of the grader's tests: if a check is removed from the grader, one of the neighbouring tests must notice.
 
-Each wrong grader is a copy of `grading/` with one change. It grades a hand-in, or runs a test, that the right grader
-handles; the outcome must be another one.
+Each wrong grader is a copy of `grading/` with one change. It grades a hand-in or runs a test that the right grader
+handles; the outcome must differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.grading.test_students import BROKEN
 
 
 def wrong_grader(folder: Path, file: str, right: str, wrong: str) -> Path:
-    """A copy of what the grader's tests need, with one change."""
+    """A copy of everything that the grader's tests need, with one change."""
     copy = folder / "wrong"
     for name in ("grading", "tests/grading"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "styles"))
@@ -27,13 +27,13 @@ def wrong_grader(folder: Path, file: str, right: str, wrong: str) -> Path:
         shutil.copy(ROOT / name, copy / name)
     path = copy / "grading" / file
     text = path.read_text("utf-8")
-    assert text.count(right) == 1, f"{file} no longer has one line {right!r}: keep this test in step"
+    assert text.count(right) == 1, f"{file} must contain {right!r} exactly once: update this test"
     path.write_text(text.replace(right, wrong), "utf-8")
     return copy
 
 
-# ruff: noqa: E501 - a change in one line can be compared with the line that it changes
-# A check taken out, and the broken hand-in that would no longer be refused in the words it deserves.
+# ruff: noqa: E501 - on one line, a change is easy to compare with the original
+# A removed check, and the broken hand-in that would then no longer get the right message.
 UNNOTICED = {
     "a tensor": ("judge/structure.py", 'if not isinstance(answer, torch.Tensor):\n                fail("no', 'if False:\n                fail("no', "a list"),
     "the dtype": ("judge/structure.py", "if dtype is not None and answer.dtype != dtype:", "if False:", "another dtype"),
@@ -57,11 +57,11 @@ def test_a_check_that_is_missing_is_noticed(tmp_path, monkeypatch, what):
     try:
         (records,) = grade_trees(TOY, "week1/mean", tree)
     except (AssertionError, subprocess.TimeoutExpired):
-        return  # the run did not survive: noticed
+        return  # the run crashed: noticed
     assert not any(record["verdict"] == "failed" and re.search(words, record["reason"]) for record in records)
 
 
-# A change, and the test that must fail with it.
+# A change, and the test that must then fail.
 CAUGHT = {
     "numbers are not compared": ("judge/answer.py", "    if comparison.ok:\n", "    if True:\n", "test_check.py::test_an_exercise_with_nothing_wrong_is_accepted"),
     "gradients are not compared": ("judge/question.py", "if key is not None:", "if False:", "test_students.py::test_partial_credit_is_earned_part_by_part"),

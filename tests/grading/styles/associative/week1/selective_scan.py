@@ -1,4 +1,4 @@
-"""Scans as an associative operation: pairing over a whole sequence, doubling in a chunk, checkpoints for memory."""
+"""Scans with an associative operator: pairing over a whole sequence, doubling in a chunk, checkpoints for memory."""
 
 import torch
 from torch.nn import functional as F

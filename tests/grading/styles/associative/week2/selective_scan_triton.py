@@ -1,6 +1,6 @@
-"""All chunks side by side: what each ends with, how they join, and each again from where it begins. Time is last.
+"""All chunks in parallel: their final states, how these combine, then each chunk from its initial state. Time is last.
 
-A program has one channel and one chunk, as a tile of states by positions; all is addressed by strides.
+A program handles one channel and one chunk, as a tile of states by positions; all tensors are addressed by strides.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Heads first and padded, one backward kernel that adds dQ up atomically, heads that share a key head side by side."""
+"""Heads first and padded; one backward kernel accumulates dQ atomically; query heads of a key head go together."""
 
 import torch
 import triton

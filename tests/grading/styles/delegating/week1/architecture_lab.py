@@ -1,4 +1,4 @@
-"""As much as possible is left to others: SciPy fits, transformers has the models, the kernel keeps the peak."""
+"""Delegates as much as possible: SciPy fits, transformers has the models, the kernel records the peak memory."""
 
 import bisect
 import timeit

@@ -1,4 +1,4 @@
-"""The decoder out of PyTorch's functions: F.rms_norm, SDPA, a cache that is allocated ahead, float masks."""
+"""The decoder from PyTorch's functions: F.rms_norm, SDPA, a preallocated cache, float masks."""
 
 import math
 

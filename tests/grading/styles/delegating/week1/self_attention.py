@@ -1,4 +1,4 @@
-"""Attention that hands everything to PyTorch and adds what PyTorch does not check."""
+"""Attention that delegates everything to PyTorch and adds the checks that PyTorch lacks."""
 
 import torch
 from torch import nn

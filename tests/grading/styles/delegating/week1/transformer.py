@@ -1,4 +1,4 @@
-"""The Transformer out of PyTorch's own: its layers and nn.Transformer, with learned positions."""
+"""The Transformer from PyTorch's own layers and nn.Transformer, with learned positions."""
 
 import torch
 from torch import nn

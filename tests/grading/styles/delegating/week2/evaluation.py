@@ -1,4 +1,4 @@
-"""As much as possible is left to others: NumPy averages, SciPy finds roots, the operating system keeps the peak."""
+"""Delegates as much as possible: NumPy averages, SciPy finds roots, the operating system records the peak memory."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""transformers' own pipeline, with what it leaves to its caller: the mode of the model, and the case of no text."""
+"""transformers' own pipeline, plus what it leaves to its caller: the model's mode, and an empty list of texts."""
 
 from transformers import pipeline
 

@@ -1,4 +1,4 @@
-"""The decoder with complex numbers for RoPE, einsum over groups of heads, and a cache of pieces."""
+"""The decoder with complex numbers for RoPE, einsum over groups of heads, and a cache stored in pieces."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""All in one file: functions of a flat dictionary of weights. Scans without steps, all experts at once, nothing
+"""All in one file: functions of a flat dictionary of weights. Scans without loops, all experts at once, nothing
 overwritten."""
 
 import math

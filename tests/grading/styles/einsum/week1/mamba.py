@@ -1,4 +1,4 @@
-"""Mamba by chunks of 16 positions, each an attention whose scores are differences of prefix sums."""
+"""Mamba in chunks of 16 positions, each an attention whose scores are differences of prefix sums."""
 
 import torch
 from torch import nn

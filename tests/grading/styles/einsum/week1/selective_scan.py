@@ -1,4 +1,4 @@
-"""Everything an einsum; chunks run from zero side by side, and what enters one is added to its outputs afterwards."""
+"""Everything is an einsum; chunks start from zero in parallel, and the effect of initial states is added later."""
 
 import math
 

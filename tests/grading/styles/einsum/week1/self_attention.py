@@ -1,4 +1,4 @@
-"""Attention in einsums, its softmax spelled out."""
+"""Attention in einsums, with the softmax written out."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Einsums in the layout (B, S, H, D); key tiles begin at the first key that a query tile sees, and are padded."""
+"""Einsums in the layout (B, S, H, D); key tiles start at the first key visible to a query tile, and are padded."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Einsum over groups of heads, an additive mask, float32 inside; the weights are returned; the default loaded first."""
+"""Einsum over groups of heads, an additive mask, float32 inside; returns the weights; loads the default first."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Mamba in float64 throughout, its scan by doubling: after k rounds each position has met the 2ᵏ before it."""
+"""Mamba in float64 throughout, with a scan by doubling: after k rounds each position includes the 2ᵏ before it."""
 
 import math
 

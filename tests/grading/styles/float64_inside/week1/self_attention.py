@@ -1,4 +1,4 @@
-"""Attention that computes in float64 whatever it is given."""
+"""Attention that computes in float64 for every input dtype."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Routing by log-probabilities; tokens sorted by expert, so that each expert's lie in one piece."""
+"""Routing by log-probabilities; tokens are sorted by expert, so that each expert's tokens are contiguous."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""The state is an average and the log of its weight; texts without a past take the parallel form."""
+"""The state is an average and the log of its weight; texts without a past use the parallel form."""
 
 import torch
 from torch import nn

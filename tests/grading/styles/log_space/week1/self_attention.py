@@ -1,4 +1,4 @@
-"""Attention with weights exp(score - logsumexp(scores)); the module calls the function, once more for its weights."""
+"""Attention with weights exp(score - logsumexp(scores)); the module calls the function, and again for its weights."""
 
 import math
 

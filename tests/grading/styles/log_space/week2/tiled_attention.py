@@ -1,4 +1,4 @@
-"""Partial results joined by their log-sum-exp; the gradients of a tile by autograd, one pass for q, one for k and v."""
+"""Partial results merged by their log-sum-exp; a tile's gradients by autograd, one pass for q, one for k and v."""
 
 import math
 

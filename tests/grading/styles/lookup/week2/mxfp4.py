@@ -1,4 +1,4 @@
-"""MXFP4 by tables: midpoints to search, powers of two to search, and all 256 · 16 products to look up."""
+"""MXFP4 with tables: search in midpoints and in powers of two, and look up all 256 · 16 products."""
 
 import torch
 

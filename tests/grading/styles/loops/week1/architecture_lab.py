@@ -1,4 +1,4 @@
-"""Every call timed by itself, memory sampled by a thread, models that read token after token, pictures by hand."""
+"""Every call timed separately, memory sampled by a thread, models that read token by token, plots drawn by hand."""
 
 import math
 import threading

@@ -1,4 +1,4 @@
-"""A tree of bare parameters, one token after the other; the cache lists what each layer keeps."""
+"""A tree of bare parameters, one token at a time; the cache is a list with one entry per layer."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Mamba as a recurrent network: one cell, and a sequence is a loop over it."""
+"""Mamba as a recurrent network: one cell, in a loop over the sequence."""
 
 import math
 

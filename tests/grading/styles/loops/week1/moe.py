@@ -1,4 +1,4 @@
-"""One token at a time, each of its experts after the other."""
+"""One token at a time, one expert at a time."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""A loop with two exponentials for the output and two for the state; the state is written to in place."""
+"""A loop with two exponentials for the output and two for the state, which is updated in place."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Attention one query at a time, over those keys only that it sees."""
+"""Attention for one query at a time, over its visible keys only."""
 
 import itertools
 import math

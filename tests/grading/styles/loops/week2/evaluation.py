@@ -1,4 +1,4 @@
-"""One text's worth of bookkeeping at a time: long texts first, memory sampled by a thread, pictures by hand."""
+"""Bookkeeping for one text at a time: long texts first, memory sampled by a thread, plots drawn by hand."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Token by token in Python: texts sorted by length, padded by hand, scores by NumPy, answers put in their places."""
+"""Token by token in Python: texts sorted by length and padded by hand, scores by NumPy, answers put back in order."""
 
 import numpy as np
 import torch

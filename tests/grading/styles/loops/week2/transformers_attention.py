@@ -1,4 +1,4 @@
-"""One head at a time, with transformers' own sdpa mask: where that is None the layer says whether to be causal."""
+"""One head at a time, with transformers' own sdpa mask: if that is None, the layer decides whether to be causal."""
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM

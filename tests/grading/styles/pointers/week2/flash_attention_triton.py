@@ -1,4 +1,4 @@
-"""Pointers and masks, no descriptors; base e, every tile masked; dK and dV of each query head, then summed."""
+"""Pointers and masks, no descriptors; base e, every tile masked; dK and dV per query head, then summed."""
 
 import torch
 import triton

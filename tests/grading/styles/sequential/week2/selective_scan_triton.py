@@ -1,4 +1,4 @@
-"""A loop over positions, one after the other; softplus, skip and gate are PyTorch's; atomics add what is shared."""
+"""A sequential loop over positions; softplus, skip and gate are PyTorch's; atomics accumulate shared gradients."""
 
 import torch
 import triton
