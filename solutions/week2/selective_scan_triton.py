@@ -180,8 +180,8 @@ def _cut(X: _Inputs, tile: tuple[int, int]) -> tuple[tuple[int, int], _Sizes, di
 
 
 def _shares(x: Tensor | None, grid: tuple[int, int]) -> Tensor | None:
-    """Memory for the gradient of x, with a place of its own for everything that programs add to one number."""
-    if x is None or x.dim() == 3:  # u, delta, z: no number belongs to two programs
+    """Memory for the gradient of x: where several programs contribute to one number, one place for each of them."""
+    if x is None or x.dim() == 3:  # u, delta, z: each number has one contributor
         return None if x is None else torch.empty_like(x)
     programs, batch = grid
     if x.dim() == 4:  # B, C: each program of a group has a share
@@ -211,12 +211,12 @@ def _forward(
 ):  # fmt: skip
     """From the first tile to the last: x_t = exp(Δ_t A) ⊙ x_{t-1} + Δ_t B_t u_t."""
     d, l, n = sizes.d, sizes.l, sizes.n
-    batch, channels, mine = _channels(sizes, CHANNELS)  # …, (CHANNELS,), (CHANNELS,)
+    batch, channels, mine = _channels(sizes, CHANNELS)  # a number, (CHANNELS,), (CHANNELS,)
     numbers = tl.arange(0, STATES)
     state_at, in_state = channels[None, :] * n + numbers[:, None], (numbers < n)[:, None] & mine[None, :]
     A = tl.load(X.A + state_at, mask=in_state, other=0.0)  # (STATES, CHANNELS)
     D, bias = _row(X.D, channels, mine), _row(X.bias, channels, mine)  # (1, CHANNELS)
-    x_end = tl.zeros([STATES, CHANNELS], tl.float32)  # the state before the next tile
+    x_end = tl.zeros([STATES, CHANNELS], tl.float32)  # the state at the end of the tile before
 
     tiles = tl.cdiv(l, STEPS)
     for tile in range(tiles):
@@ -256,8 +256,9 @@ def _backward(
     state_at, in_state = channels[None, :] * n + numbers[:, None], (numbers < n)[:, None] & mine[None, :]
     A = tl.load(X.A + state_at, mask=in_state, other=0.0)  # (STATES, CHANNELS)
     D, bias = _row(X.D, channels, mine), _row(X.bias, channels, mine)  # (1, CHANNELS)
-    dA, dB, dC = tl.zeros_like(A), tl.zeros_like(A), tl.zeros_like(A)  # sums over the tiles
-    dD, dbias = tl.zeros([CHANNELS], tl.float32), tl.zeros([CHANNELS], tl.float32)
+    dA, dB, dC = tl.zeros_like(A), tl.zeros_like(A), tl.zeros_like(A)  # (STATES, CHANNELS)
+    dD, dbias = tl.zeros([CHANNELS], tl.float32), tl.zeros([CHANNELS], tl.float32)  # (CHANNELS,)
+    # g at the start of the tile after. dLAST enters undecayed, because Δ is 0 beyond the sequence.
     g_start = tl.load(dLAST + batch * d * n + state_at, mask=in_state, other=0.0)  # (STATES, CHANNELS)
 
     tiles = tl.cdiv(l, STEPS)
@@ -267,13 +268,14 @@ def _backward(
         at, mask = (batch * d + channels)[None, :] * l + steps[:, None], (steps < l)[:, None] & mine[None, :]
         u = tl.load(X.u + at, mask=mask, other=0.0).to(tl.float32)  # (STEPS, CHANNELS)
         dt, dt_slope = _step_sizes(X.delta, at, mask, bias, SOFTPLUS)  # (STEPS, CHANNELS)
-        next_dt, _ = _step_sizes(X.delta, at + 1, mask & (steps + 1 < l)[:, None], bias, SOFTPLUS)
+        next_dt, _ = _step_sizes(X.delta, at + 1, mask & (steps + 1 < l)[:, None], bias, SOFTPLUS)  # of t + 1
         B = _matrix(X.B, sizes.b_shared, batch, steps, numbers, channels, mine, sizes)  # (STEPS, STATES, 1) or
         C = _matrix(X.C, sizes.c_shared, batch, steps, numbers, channels, mine, sizes)  # (1, STATES, CHANNELS)
         dout = tl.load(dOUT + at, mask=mask, other=0.0).to(tl.float32)  # (STEPS, CHANNELS)
         gate, gate_slope = _gate(X.z, at, mask)  # (STEPS, CHANNELS)
         dy = dout * gate  # (STEPS, CHANNELS)
 
+        # The states again, and their gradients.
         end_at = ((batch * tiles + tile - 1) * n + numbers[:, None]) * d + channels[None, :]
         x_start = tl.load(ENDS + end_at, mask=in_state & (tile > 0), other=0.0)  # (STATES, CHANNELS)
         written = (dt * u)[:, None, :] * B  # (STEPS, STATES, CHANNELS)
@@ -281,6 +283,7 @@ def _backward(
         g = _scan_back(_decays(next_dt, A), dy[:, None, :] * C, g_start)  # (STEPS, STATES, CHANNELS)
         g_start = _pick(g, 0)  # (STATES, CHANNELS)
 
+        # The gradients of u, delta and z.
         if X.z is not None:
             y = tl.sum(x * C, 1) + D * u  # (STEPS, CHANNELS)
             tl.store(dX.z + at, dout * y * gate_slope, mask=mask)
@@ -289,6 +292,7 @@ def _backward(
         ddelta = (tl.sum(dlog * A[None, :, :], 1) + dwritten * u) * dt_slope  # (STEPS, CHANNELS)
         tl.store(dX.u + at, dwritten * dt + dy * D, mask=mask)
         tl.store(dX.delta + at, ddelta, mask=mask)
+        # The gradients that are sums over positions.
         dA += tl.sum(dlog * dt[:, None, :], 0)
         dD += tl.sum(dy * u, 0)
         dbias += tl.sum(ddelta, 0)
