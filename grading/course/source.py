@@ -1,8 +1,8 @@
 """What can be known about a Python file without importing it: its public names, its imports, what is not started.
 
 Public means: no leading underscore, or two on each side. Code between the comment lines `# given` and `# end given` is
-handed out to be used; after a colon the opening line may say more. `grading.author.stubs` carries it over, and it is left out
-when it is asked what has been started.
+handed out as it is (after a colon the opening line may say more): `grading.author.stubs` copies it, and it does not
+count as started.
 """
 
 from __future__ import annotations
