@@ -1,40 +1,45 @@
 """Graded tests of week2/autograd: the operations one by one, the graph, backward, then SwiGLU and gradient descent.
 
-What a Tensor must do is said in programs: lines of Python that the submission's Tensor and torch.autograd both run.
+Programs specify what a Tensor must do: lines of Python that both the submission's Tensor and torch.autograd run.
 """
 
 from __future__ import annotations
+
+import gc
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from grading import expect
 from tests.oracles import autograd as oracle
 
 
+class RefuseTorchsEngine(TorchDispatchMode):
+    """Watches every torch operation; an error at the end if torch's own engine took part in one."""
+
+    engine = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        recorded = any(isinstance(each, torch.Tensor) and each.requires_grad for each in args)
+        self.engine |= recorded or torch._C._current_autograd_node() is not None
+        return func(*args, **(kwargs or {}))
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        if self.engine:  # even if the program ends with an expected error
+            raise RuntimeError("torch's own engine computes the gradients, not your Tensor")
+
+
 def run_program(module, program, leaves, others=None):
-    """Run lines of Python in which the leaves are Tensors that want a gradient, and `others` torch tensors.
+    """Run lines of Python in which the leaves are Tensors that require a gradient, and `others` torch tensors.
 
-    What comes back is the value of the last line, and every leaf's gradient.
+    Returns the value of the last line and every leaf's gradient.
     """
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Watch(TorchDispatchMode):
-        """Sees every operation of torch's, and whether torch's own engine has a part in it."""
-
-        engine = False
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            recorded = any(isinstance(each, torch.Tensor) and each.requires_grad for each in args)
-            self.engine |= recorded or torch._C._current_autograd_node() is not None
-            return func(*args, **(kwargs or {}))
-
-        def __exit__(self, *error):
-            super().__exit__(*error)
-            if self.engine:  # even where the program ends with an error that is wanted
-                raise RuntimeError("torch's own engine differentiates here, and not your Tensor")
 
     def plain(value):
         if isinstance(value, (tuple, list)):
@@ -44,19 +49,19 @@ def run_program(module, program, leaves, others=None):
     tensors = {name: module.Tensor(data, requires_grad=True) for name, data in leaves.items()}
     names = {**vars(module), "torch": torch, **tensors, **(others or {})}
     *lines, last = program.strip().splitlines()
-    with Watch():
+    with RefuseTorchsEngine():
         exec("\n".join(lines), names)
         answer = plain(eval(last, names))
     return {"answer": answer, **{f"{name}.grad": tensor.grad for name, tensor in tensors.items()}}
 
 
 def check(submission, program, leaves, others=None):
-    """The program gives with the submission's Tensor what it gives with torch's."""
+    """The program has the same results with the submission's Tensor as with torch's."""
     expect(submission.run(run_program, program, leaves, others)).close_to(oracle.run_program)
 
 
 def check_expression(submission, draw, expression, **leaves):
-    """An expression is right, and so is every gradient, for a random gradient from above."""
+    """An expression and all of its gradients are right, for a random gradient from above."""
     result = oracle.run_program(expression, leaves)["answer"]
     others = {"above": draw.normal(*result.shape, dtype=result.dtype)}
     check(submission, f"z = {expression}\nz.backward(above)\nz", leaves, others)
@@ -68,7 +73,7 @@ def check_expression(submission, draw, expression, **leaves):
 @pytest.mark.points(1)
 @pytest.mark.handout("example")
 def test_the_worked_example(submission):
-    """The handout's worked example comes out: y = 3x² + 5x + 1 at x = 2 has the derivative 17."""
+    """The handout's worked example: y = 3x² + 5x + 1 at x = 2 has derivative 17."""
     program = "y = 3 * x * x + 5 * x + 1\ny.backward()\ny"
     check(submission, program, {"x": torch.tensor(2.0)})
 
@@ -76,7 +81,7 @@ def test_the_worked_example(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("tensor")
 def test_a_new_tensor_holds_its_data_and_no_gradient(submission, draw):
-    """A new Tensor has data, shape and requires_grad as they were given, and grad is None."""
+    """A new Tensor has the given data, shape and requires_grad, and grad is None."""
     x = draw.normal(2, 3)
     program = "c = Tensor(x.data)\nx.data, list(x.shape), x.requires_grad, c.requires_grad, c.grad"
     got = submission.run(run_program, program, {"x": x})
@@ -86,7 +91,7 @@ def test_a_new_tensor_holds_its_data_and_no_gradient(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("tensor")
 def test_numbers_and_lists_become_float32(submission):
-    """A number or a nested list of numbers, whole ones too, becomes a float32 tensor."""
+    """A number or a nested list of numbers, whole numbers included, becomes a float32 tensor."""
     program = "a, b, c = Tensor(2), Tensor([1, 2.5]), Tensor([[1, 2]], requires_grad=True)\n(a * b + c).data, c.data"
     got = submission.run(run_program, program, {})
     expect(got).equal_to({"answer": [torch.tensor([[3.0, 7.0]]), torch.tensor([[1.0, 2.0]])]})
@@ -96,7 +101,7 @@ def test_numbers_and_lists_become_float32(submission):
 @pytest.mark.parametrize("operator", ["+", "*"])
 @pytest.mark.handout("rules")
 def test_operators_between_tensors(submission, draw, operator):
-    """x + y and x * y go number by number, and each operand gets its gradient."""
+    """x + y and x * y are elementwise, and each operand gets its gradient."""
     check_expression(submission, draw, f"x {operator} y", x=draw.normal(2, 3), y=draw.normal(2, 3))
 
 
@@ -112,7 +117,7 @@ def test_broadcasting_is_undone_by_a_sum(submission, draw, operator):
 @pytest.mark.points(1)
 @pytest.mark.handout("rules")
 def test_numbers_on_either_side(submission, draw):
-    """A number may stand on either side of + and *."""
+    """A number may be on either side of + and *."""
     for expression in ("x + 1.5", "x * 3", "2 + x", "-0.5 * x"):
         check_expression(submission, draw, expression, x=draw.normal(2, 3))
         check_expression(submission, draw, expression, x=draw.normal(2, 3, dtype="float64"))
@@ -130,7 +135,7 @@ def test_functions_of_each_number(submission, draw, function):
 @pytest.mark.points(1)
 @pytest.mark.handout("rules")
 def test_the_derivative_of_relu_at_zero_is_zero(submission, draw):
-    """relu lets no gradient through at 0, as in PyTorch."""
+    """relu passes no gradient at 0, as in PyTorch."""
     x = torch.tensor([-1.0, 0.0, 2.0, 0.0, -3.0, 1.0]).reshape(2, 3)
     check_expression(submission, draw, "x.relu()", x=x)
 
@@ -138,7 +143,7 @@ def test_the_derivative_of_relu_at_zero_is_zero(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("rules")
 def test_functions_at_the_ends_of_their_ranges(submission, draw):
-    """tanh is ±1 far out, exp 0 and inf, log -inf at 0 and NaN below."""
+    """Far out tanh is ±1 and exp is 0 or inf; log is -inf at 0 and NaN below."""
     check_expression(submission, draw, "x.tanh()", x=torch.tensor([-1000.0, -20.0, 0.0, 20.0, 1000.0]))
     check(submission, "x.exp()", {"x": torch.tensor([-1000.0, 0.0, 1000.0])})
     check(submission, "x.log()", {"x": torch.tensor([-2.0, 0.0, 1.0])})
@@ -147,7 +152,7 @@ def test_functions_at_the_ends_of_their_ranges(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("sum")
 def test_sums_of_all_numbers(submission, draw):
-    """sum() adds up all numbers; with keepdim the dimensions stay as 1."""
+    """sum() adds up all numbers; with keepdim the dimensions stay, with size 1."""
     for arguments in ("", "None, True", "keepdim=False"):
         check_expression(submission, draw, f"x.sum({arguments})", x=draw.normal(2, 3, 4))
     check_expression(submission, draw, "x.sum()", x=draw.normal())
@@ -156,7 +161,7 @@ def test_sums_of_all_numbers(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("sum")
 def test_sums_along_dimensions(submission, draw):
-    """sum(dim) adds up along one dimension or several, which may stay as 1."""
+    """sum(dim) adds up along one dimension or several, which may stay, with size 1."""
     for arguments in ("dim=1", "0, True", "-1", "-3", "dim=(0, -1)", "(2, 1), keepdim=True", "(1,)"):
         check_expression(submission, draw, f"x.sum({arguments})", x=draw.normal(3, 3, 3))
         check_expression(submission, draw, f"x.sum({arguments})", x=draw.normal(2, 3, 4))
@@ -173,7 +178,7 @@ def test_matrix_products(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("matmul")
 def test_products_of_batches_of_matrices(submission, draw):
-    """Dimensions in front are a batch, and are broadcast."""
+    """Leading dimensions are a batch, and are broadcast."""
     for left, right in (((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5)), ((5, 1, 3, 4), (2, 4, 1))):
         check_expression(submission, draw, "x @ y", x=draw.normal(*left), y=draw.normal(*right))
 
@@ -181,7 +186,7 @@ def test_products_of_batches_of_matrices(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("matmul")
 def test_products_with_vectors(submission, draw):
-    """A vector is a row on the left and a column on the right, and its dimension is missing in the result."""
+    """A vector is a row on the left and a column on the right; its dimension is dropped from the result."""
     for left, right in (((4,), (4,)), ((3, 4), (4,)), ((4,), (4, 3)), ((2, 3, 4), (4,)), ((4,), (2, 4, 3))):
         check_expression(submission, draw, "x @ y", x=draw.normal(*left), y=draw.normal(*right))
 
@@ -189,7 +194,7 @@ def test_products_with_vectors(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("tensor")
 def test_any_shape_memory_and_dtype(submission, draw):
-    """Data may be empty, not contiguous, float32 or float64, and the gradients are so too."""
+    """Data may be empty, non-contiguous, float32 or float64; gradients have its shape and dtype."""
     expression = "(x * y + x).sum(0) @ w"
     for dtype in ("float32", "float64"):
         x, y = draw.normal(5, 4, dtype=dtype).T, draw.normal(8, 10, dtype=dtype)[::2, ::2]
@@ -212,7 +217,7 @@ def test_one_tensor_on_both_sides(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("shared")
 def test_gradients_meet_where_paths_meet(submission, draw):
-    """A result that is used three times gets three gradients, which go on as one."""
+    """A result that is used three times adds up three gradients and passes on their sum."""
     others = {"above": draw.normal(2, 3)}
     program = "u = x * y\nz = u * u + u.tanh() + x\nz.backward(above)\nz"
     check(submission, program, {"x": draw.normal(2, 3), "y": draw.normal(3)}, others)
@@ -221,7 +226,7 @@ def test_gradients_meet_where_paths_meet(submission, draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("order")
 def test_a_tensor_waits_for_all_that_use_it(submission, draw):
-    """Paths of different length: nothing is passed on before everything has arrived."""
+    """Paths of different lengths: nothing is passed on before everything has arrived."""
     others = {"above": draw.normal(3)}
     program = "a = x * x\nb = a.tanh()\nc = b * y\nz = (a + c * b) * a + b\nz.backward(above)\nz"
     check(submission, program, {"x": draw.normal(3), "y": draw.normal(3)}, others)
@@ -233,7 +238,7 @@ def test_a_tensor_waits_for_all_that_use_it(submission, draw):
 @pytest.mark.limit(seconds=6)
 @pytest.mark.handout("order")
 def test_every_operation_is_differentiated_once(submission, draw):
-    """A number that is doubled forty times is reached on 2⁴⁰ ways, in forty steps."""
+    """A number that is doubled forty times is reached by 2⁴⁰ paths, in forty steps."""
     program = "u = x\nfor _ in range(40): u = u + u\nu.backward()\nu"
     check(submission, program, {"x": draw.normal(dtype="float64")})
 
@@ -241,7 +246,7 @@ def test_every_operation_is_differentiated_once(submission, draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("deep")
 def test_ten_thousand_operations_in_a_row(submission, draw):
-    """A chain of ten thousand operations is no deeper than Python's stack allows."""
+    """A chain of ten thousand operations does not exhaust Python's stack."""
     program = "u = x\nfor _ in range(5000): u = u * y + x\nu.backward()\nu"
     got = submission.run(run_program, program, {"x": draw.normal(dtype="float64"), "y": torch.tensor(0.5).double()})
     expect(got).close_to(deep_chain)
@@ -256,7 +261,7 @@ def deep_chain(program, leaves):
 @pytest.mark.points(1)
 @pytest.mark.handout("tensor")
 def test_constants_get_no_gradient(submission, draw):
-    """A tensor that requires no gradient gets none, and what is computed from such alone requires none."""
+    """A tensor that requires no gradient gets none; neither does a result of such tensors alone."""
     others = {"above": draw.normal(2, 3), "c": draw.normal(3)}
     program = "c = Tensor(c)\nz = (x * c + c).exp() * c\nz.backward(above)\nz, c.grad"
     check(submission, program, {"x": draw.normal(2, 3)}, others)
@@ -269,7 +274,7 @@ def test_constants_get_no_gradient(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("memory")
 def test_a_graph_that_nobody_holds_is_freed(submission, draw):
-    """When the tensors computed with it are gone, so is the graph."""
+    """A graph is freed once the tensors computed with it are gone."""
     program = """
 import gc
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -283,8 +288,8 @@ memory.expired()"""
     got = submission.run(run_program, program, {"x": draw.normal(3)})
     expect.that(
         got.output["answer"] is True,
-        "after u = x.exp(), v = (u * x).sum(), v.backward() and del u, v the numbers of u are still in memory: "
-        "something outside of the graph holds it",
+        "after u = x.exp(), v = (u * x).sum(), v.backward() and del u, v, u's data is still in memory: "
+        "something outside the graph refers to it",
     )
 
 
@@ -294,7 +299,7 @@ memory.expired()"""
 @pytest.mark.points(1)
 @pytest.mark.handout("backward")
 def test_one_number_needs_no_gradient_from_above(submission, draw):
-    """backward() of a tensor with one number begins with 1, whatever its shape."""
+    """backward() of a tensor with one number starts from 1, whatever its shape."""
     x = draw.normal(2, 3)
     for expression in ("(x * x).sum()", "(x * x).sum(keepdim=True)", "(x * x).sum((0, 1)) * Tensor([[[2.0]]])"):
         check(submission, f"z = {expression}\nz.backward()\nz", {"x": x})
@@ -303,7 +308,7 @@ def test_one_number_needs_no_gradient_from_above(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("backward")
 def test_more_numbers_need_one(submission, draw):
-    """backward() of a tensor with more numbers than one is a ValueError."""
+    """backward() of a tensor with more than one number raises ValueError."""
     got = submission.run(run_program, "(x * x).backward()\nx", {"x": draw.normal(2, 3)})
     expect(got).raises(ValueError, mentioning=["2", "3"])
 
@@ -311,7 +316,7 @@ def test_more_numbers_need_one(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("backward")
 def test_a_gradient_of_another_shape_is_refused(submission, draw):
-    """A gradient has the tensor's shape, not one that could be broadcast to it: a ValueError."""
+    """A gradient of another shape than the tensor's raises ValueError, even if it could be broadcast."""
     for shape in ("(3, 2)", "(3,)", "()"):
         program = f"(x * x).backward(torch.ones({shape}))\nx"
         got = submission.run(run_program, program, {"x": draw.normal(2, 3)})
@@ -321,7 +326,7 @@ def test_a_gradient_of_another_shape_is_refused(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("backward")
 def test_backward_of_a_constant_is_refused(submission, draw):
-    """backward of a tensor that requires no gradient is a ValueError."""
+    """backward of a tensor that requires no gradient raises ValueError."""
     program = "(Tensor(c) * 2).sum().backward()\nx"
     got = submission.run(run_program, program, {"x": draw.normal(3)}, {"c": draw.normal(3)})
     expect(got).raises(ValueError)
@@ -330,7 +335,7 @@ def test_backward_of_a_constant_is_refused(submission, draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("accumulation")
 def test_a_second_backward_adds(submission, draw):
-    """backward again on the same graph adds what it adds the first time, no more."""
+    """A second backward on the same graph adds exactly what the first one added."""
     others = {"above": draw.normal(2, 3), "other": draw.normal(2, 3)}
     program = "u = (x * y).tanh()\nz = u * u + x\nz.backward(above)\nz.backward(above)\nz.backward(other)\nz"
     check(submission, program, {"x": draw.normal(2, 3), "y": draw.normal(3)}, others)
@@ -348,7 +353,7 @@ def test_two_losses_share_a_graph(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("accumulation")
 def test_zero_grad_forgets(submission, draw):
-    """zero_grad makes grad None again, of this tensor alone, and the next backward starts afresh."""
+    """zero_grad sets grad back to None, for this tensor only; the next backward starts afresh."""
     x, y = draw.normal(2, 3), draw.normal(3)
     check(submission, "z = (x * y).sum()\nz.backward()\nx.zero_grad()\nz", {"x": x, "y": y})
     check(submission, "z = (x * y).sum()\nz.backward()\nx.zero_grad()\nz.backward()\nz", {"x": x, "y": y})
@@ -357,7 +362,7 @@ def test_zero_grad_forgets(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("memory")
 def test_a_gradient_has_memory_of_its_own(submission, draw):
-    """Writing to one tensor's grad changes no other's, nor the gradient that was given."""
+    """Writing to one tensor's grad changes neither another's nor the gradient that was passed in."""
     x, y, others = draw.normal(2, 3), draw.normal(2, 3), {"above": draw.normal(2, 3)}
     check(submission, "(x + y).backward(above)\nx.grad.mul_(3)\ny.grad.clone()", {"x": x, "y": y}, others)
     check(submission, "x.sum().backward()\nx.grad[0].mul_(3)\nx.grad.clone()", {"x": x})
@@ -366,7 +371,7 @@ def test_a_gradient_has_memory_of_its_own(submission, draw):
 
 @st.composite
 def programs(draw):
-    """A random graph of three leaves and a constant: its program, their shapes, the result's shape."""
+    """A random graph of three leaves and a constant: its program, their shapes and the result's shape."""
     sizes = draw(st.lists(st.integers(1, 3), max_size=3))
     shapes, largest = {}, {}  # by name: the shape, and a bound on how large the numbers are
     for name in ("a", "b", "c", "k"):
@@ -396,7 +401,7 @@ def programs(draw):
     return "\n".join([*lines, "z"]), shapes["a"], shapes["b"], shapes["c"], shapes["k"], shapes[root]
 
 
-# How an operation is written, and how large its result can be.
+# How each operation is written, and a bound on its result.
 OPERATIONS = {
     "add": ("{u} + {v}", lambda u, v: u + v),
     "mul": ("{u} * {v}", lambda u, v: u * v),
@@ -413,7 +418,7 @@ OPERATIONS = {
 
 
 def shape_of(template, u, v, shapes):
-    """The shape of an operation's result; None where the operands do not fit each other."""
+    """The shape of an operation's result; None if the operands do not fit each other."""
     meta = {name: torch.empty(shapes[name], device="meta") for name in {u, v}}
     try:
         return tuple(eval(template.format(u=u, v=v), meta).shape)
@@ -426,9 +431,9 @@ def shape_of(template, u, v, shapes):
 @settings(max_examples=100)
 @given(example=programs(), dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99))
 def test_random_graphs(submission, draw, example, dtype, seed):
-    """Random graphs, with broadcasting, sharing and constants, have the gradients that torch.autograd finds."""
+    """Random graphs with broadcasting, sharing and constants have torch.autograd's gradients."""
     program, *shapes, root = example
-    draw.generator.manual_seed(draw.seed + seed)  # so that an example is the same when it is tried again
+    draw.generator.manual_seed(draw.seed + seed)  # so that a repeated example is the same
     a, b, c, k = (draw.uniform(*shape, low=-2.0, high=2.0, dtype=dtype) for shape in shapes)
     check(submission, program, {"a": a, "b": b, "c": c}, {"k": k, "above": draw.normal(*root, dtype=dtype)})
 
@@ -454,7 +459,7 @@ def swiglu_output(gate, up):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("swiglu")
 def test_swiglu_is_silu_of_the_gate_times_up(submission, draw, part):
-    """SwiGLU.apply(gate, up) is silu(gate) · up, and its backward gives both gradients."""
+    """SwiGLU.apply(gate, up) is silu(gate) · up, and its backward returns both gradients."""
     gate, up = draw.normal(3, 5), draw.normal(3, 5)
     with part("output"):
         expect(submission.run(swiglu_forward, gate, up)).close_to(swiglu_output)
@@ -466,7 +471,7 @@ def test_swiglu_is_silu_of_the_gate_times_up(submission, draw, part):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.handout("swiglu")
 def test_swiglu_in_half_precision(submission, draw, dtype):
-    """The result has the gate's dtype and no more than its rounding error."""
+    """The result has the gate's dtype and only that dtype's rounding error."""
     gate, up, above = (draw.normal(3, 16, dtype=dtype) for _ in range(3))
     expect(submission.run(swiglu, gate, up, above)).close_to(oracle.swiglu)
 
@@ -474,7 +479,7 @@ def test_swiglu_in_half_precision(submission, draw, dtype):
 @pytest.mark.points(1)
 @pytest.mark.handout("swiglu")
 def test_swiglu_of_large_gates(submission, draw):
-    """Gates of ±1000 give numbers, no NaN: far out silu is 0, or the gate itself."""
+    """Gates of ±1000 do not give NaN: far out silu is 0, or the gate itself."""
     gate = torch.tensor([-1000.0, -90.0, -20.0, 0.0, 20.0, 90.0, 1000.0]).expand(2, 7).contiguous()
     expect(submission.run(swiglu, gate, draw.normal(2, 7), draw.normal(2, 7))).close_to(oracle.swiglu)
 
@@ -482,7 +487,7 @@ def test_swiglu_of_large_gates(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("swiglu")
 def test_swiglu_of_any_shape(submission, draw):
-    """Any shape, empty too, and any memory layout, of the gradient from above as well."""
+    """Any shape, empty ones included, and any memory layout, the incoming gradient's too."""
     for shape in ((), (1,), (0, 4), (2, 3, 4)):
         gate, up, above = draw.normal(*shape), draw.normal(*shape), draw.normal(*shape)
         expect(submission.run(swiglu, gate, up, above)).close_to(oracle.swiglu)
@@ -493,7 +498,7 @@ def test_swiglu_of_any_shape(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("swiglu")
 def test_swiglu_of_different_shapes_is_refused(submission, draw):
-    """gate and up of different shapes are a ValueError, also where they could be broadcast."""
+    """gate and up of different shapes raise ValueError, even if they could be broadcast."""
     got = submission.run(swiglu_forward, draw.normal(2, 6), draw.normal(1, 6))
     expect(got).raises(ValueError, mentioning=["2", "1", "6"])
 
@@ -513,62 +518,63 @@ def second_gradients(module, gate, up, above, above_gate, above_up):
 @pytest.mark.points(2)
 @pytest.mark.handout("twice")
 def test_swiglu_can_be_differentiated_twice(submission, draw):
-    """The backward is differentiable itself; gradcheck and gradgradcheck find no fault."""
+    """The backward is itself differentiable; gradcheck and gradgradcheck pass."""
     expect(submission.run(second_gradients, *(draw.normal(3, 4) for _ in range(5)))).close_to(oracle.swiglu_second)
     gate, up = draw.normal(3, 4, dtype="float64"), draw.normal(3, 4, dtype="float64")
     for name in ("gradcheck", "gradgradcheck"):
         agrees = submission.run(agrees_with_differences, name, gate, up).output
-        expect.that(agrees, f"torch.autograd.{name}(SwiGLU.apply, (gate, up)) finds that the derivatives are wrong")
+        expect.that(agrees, f"torch.autograd.{name}(SwiGLU.apply, (gate, up)) finds wrong derivatives")
+
+
+class Made(TorchDispatchMode):
+    """Notes the memory of every tensor that an operation returns, and how many numbers it holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor):
+                memory = each.untyped_storage()
+                self.sizes[StorageWeakRef(memory)] = memory.nbytes() // each.element_size()
+        return result
 
 
 def numbers_kept(module, gate, up):
-    """How many numbers that the forward pass made are alive before the backward pass, beside the output's."""
-    import gc
-
-    from torch.multiprocessing.reductions import StorageWeakRef
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Ledger(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            result = func(*args, **(kwargs or {}))
-            for each in tree_leaves(result):
-                if isinstance(each, torch.Tensor):
-                    memory = each.untyped_storage()
-                    made[StorageWeakRef(memory)] = memory.nbytes() // each.element_size()
-            return result
-
-    made = {}
-    with Ledger():
+    """How many numbers made by the forward pass are still in memory before the backward pass, besides the output's."""
+    with Made() as made:
         output = module.SwiGLU.apply(gate.requires_grad_(), up.requires_grad_())
     gc.collect()
     known = {StorageWeakRef(each.untyped_storage()) for each in (gate, up, output)}
-    return sum(size for memory, size in made.items() if memory not in known and not memory.expired())
+    return sum(size for memory, size in made.sizes.items() if memory not in known and not memory.expired())
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("saved")
 def test_swiglu_keeps_its_inputs_and_nothing_else(submission, draw):
-    """Nothing that the forward pass computed waits for the backward pass."""
+    """Nothing that the forward pass computed is kept for the backward pass."""
     kept = submission.run(numbers_kept, draw.normal(16, 32), draw.normal(16, 32)).output
     expect.that(
         kept == 0,
-        f"for gate and up of 512 numbers each, {kept} more are kept in memory for the backward pass: gate and up are "
-        "there anyway, and all else can be computed from them again",
+        f"with gate and up of 512 numbers each, {kept} more numbers are kept for the backward pass: gate and up are in "
+        "memory anyway, and everything else can be recomputed from them",
     )
 
 
+class Counter(TorchDispatchMode):
+    """Counts the operations that run."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
 def backward_operations(module, gate, up, above, wanted):
-    """How many operations the backward takes for the gradients of these inputs; what it gives for each input."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Counter(TorchDispatchMode):
-        count = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.count += 1
-            return func(*args, **(kwargs or {}))
-
+    """How many operations the backward runs for the gradients of the wanted inputs."""
     inputs = {"gate": gate, "up": up}
     output = module.SwiGLU.apply(gate.requires_grad_("gate" in wanted), up.requires_grad_("up" in wanted))
     with Counter() as counter:
@@ -579,50 +585,50 @@ def backward_operations(module, gate, up, above, wanted):
 @pytest.mark.points(1)
 @pytest.mark.handout("saved")
 def test_swiglu_computes_what_is_needed(submission, draw):
-    """Where only one input needs a gradient, the other's is not computed."""
+    """If only one input needs a gradient, the other's is not computed."""
     tensors = [draw.normal(3, 4) for _ in range(3)]
     both = submission.run(backward_operations, *tensors, ["gate", "up"]).output
     for name, other in (("gate", "up"), ("up", "gate")):
         one = submission.run(backward_operations, *tensors, [name]).output
         expect.that(
             one < both,
-            f"the backward takes {one} operations where {name} alone needs a gradient, and {both} where both do: the "
-            f"gradient of {other} is computed and thrown away",
+            f"the backward runs {one} operations if only {name} needs a gradient, and {both} if both do: "
+            f"{other}'s gradient is computed and thrown away",
         )
+
+
+class RunningNodes(TorchDispatchMode):
+    """Notes the nodes of torch's engine in which operations run, and whether they are recorded for a further one."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.records = set(), False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(torch._C._current_autograd_node().name())
+        self.records |= torch.is_grad_enabled()
+        return func(*args, **(kwargs or {}))
 
 
 def engines_inside(module, gate, up, above):
     """The nodes between the output and its inputs, and how torch's engine is used while the backward runs."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Watch(TorchDispatchMode):
-        records = False
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            running.add(torch._C._current_autograd_node().name())
-            self.records |= torch.is_grad_enabled()
-            return func(*args, **(kwargs or {}))
-
-    running = set()
     output = module.SwiGLU.apply(gate.requires_grad_(), up.requires_grad_())
     node = output.grad_fn
-    with Watch() as watch:
+    with RunningNodes() as running:
         torch.autograd.grad(output, [gate, up], above)
     one_node = [type(each).__name__ for each, _ in node.next_functions] == ["AccumulateGrad"] * 2
-    return {"one node": one_node, "written by hand": running == {node.name()} and not watch.records}
+    return {"one node": one_node, "written by hand": running.names == {node.name()} and not running.records}
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("saved")
 def test_swiglu_is_one_node_written_by_hand(submission, draw):
-    """SwiGLU is one node of PyTorch's graph, and no engine runs inside of it."""
+    """SwiGLU is one node of PyTorch's graph, and no engine runs inside it."""
     got = submission.run(engines_inside, draw.normal(3, 4), draw.normal(3, 4), draw.normal(3, 4))
-    expect.that(
-        got.output["one node"], "between the output and gate and up there is more than the one node of a Function"
-    )
+    expect.that(got.output["one node"], "there is more than one Function node between the output and gate and up")
     expect.that(
         got.output["written by hand"],
-        "the backward lets torch's engine differentiate (a graph recorded inside, autograd.grad, torch.func)",
+        "the backward lets torch's engine differentiate (a graph recorded inside it, autograd.grad, torch.func)",
     )
 
 
@@ -632,7 +638,7 @@ LINE = """
 w, b = Tensor(w.clone(), requires_grad=True), Tensor(b.clone(), requires_grad=True)
 x, y = Tensor(x), Tensor(y)
 def loss(): e = x @ w + b + y * -1; return (e * e).sum() * 0.1
-"""  # a straight line through points
+"""  # fits a straight line to points
 
 
 def points_on_a_line(draw):
@@ -643,7 +649,7 @@ def points_on_a_line(draw):
 @pytest.mark.points(losses=1, parameters=1)
 @pytest.mark.handout("sgd")
 def test_each_step_goes_down_the_gradient(submission, draw, part):
-    """The losses are those before each step, and each step subtracts lr times the gradient."""
+    """The losses are those before each step; each step subtracts lr times the gradient."""
     program = LINE + "losses = torch.tensor(sgd_train([w, b], loss, 4, 0.05), dtype=torch.float64)\n"
     others = points_on_a_line(draw)
     with part("losses"):
@@ -655,7 +661,7 @@ def test_each_step_goes_down_the_gradient(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("sgd")
 def test_the_losses_are_floats(submission, draw):
-    """The losses are Python floats, one for each call of loss_fn; no steps give none."""
+    """The losses are Python floats, one per call of loss_fn; with no steps there are none."""
     others = points_on_a_line(draw)
     program = LINE + "calls = []\ndef counted(): calls.append(1); return loss()\n"
     program += "losses = sgd_train([w, b], counted, 3, 0.05)\n"
@@ -667,7 +673,7 @@ def test_the_losses_are_floats(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("sgd")
 def test_parameters_are_updated_in_place(submission, draw):
-    """Whoever holds a parameter's data sees the steps."""
+    """A parameter's data is updated in place, so earlier references to it see the steps."""
     program = LINE + "held = w.data\nlosses = sgd_train([w, b], loss, 2, 0.05)\nheld.clone()"
     check(submission, program, {}, points_on_a_line(draw))
 
@@ -675,7 +681,7 @@ def test_parameters_are_updated_in_place(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("sgd")
 def test_old_gradients_do_not_count(submission, draw):
-    """What backward left in the parameters before is not part of the first step."""
+    """Gradients that the parameters already hold do not count in the first step."""
     program = LINE + "(w * 3).sum().backward()\nlosses = sgd_train([w, b], loss, 2, 0.05)\nw, b"
     check(submission, program, {}, points_on_a_line(draw))
 
@@ -683,7 +689,7 @@ def test_old_gradients_do_not_count(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("sgd")
 def test_a_parameter_without_a_gradient_stays(submission, draw):
-    """A parameter that the loss does not depend on stays as it is."""
+    """A parameter that the loss does not depend on stays unchanged."""
     program = LINE + "idle = Tensor([1.0, 2.0], requires_grad=True)\nlosses = sgd_train([idle, w, b], loss, 2, 0.05)\n"
     got = submission.run(run_program, program + "idle.data", {}, points_on_a_line(draw))
     expect(got).equal_to({"answer": torch.tensor([1.0, 2.0])})
@@ -692,7 +698,7 @@ def test_a_parameter_without_a_gradient_stays(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("sgd")
 def test_a_network_learns_as_with_torch(submission, draw):
-    """A network of two layers, trained for 30 steps, has the losses that torch.optim.SGD has."""
+    """A two-layer network trained for 30 steps has the same losses as with torch.optim.SGD."""
     others = {"x": draw.normal(8, 3), "y": draw.normal(8, 1), "v": draw.normal(3, 5), "a": draw.normal(5)}
     others |= {"w": draw.normal(5, 1), "b": draw.normal(1)}
     others = {name: tensor.double() for name, tensor in others.items()}
