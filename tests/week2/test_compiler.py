@@ -1,8 +1,8 @@
 """Graded tests of week2/compiler: the four stages in their order, then code without graph breaks, then the clock.
 
-A scenario returns what can be compared: numbers, counts, and whether a word occurs, not the text that PyTorch wrote.
-Functions that Dynamo is to capture are said to stand in a scenario.py that is not there: Dynamo reads the file of what
-it compiles, and with --isolate nobody may read this one.
+A scenario returns what can be compared: numbers, counts, and whether a word occurs, not PyTorch's own text.
+Functions for Dynamo to capture claim to come from a scenario.py that does not exist: Dynamo reads the source file of
+what it compiles, and with --isolate this file may not be read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.oracles import compiler as oracle
 
 
 def captured_whole(module, x):
-    """What is captured of a function without a break, and what its graph computes."""
+    """What capture finds in a function without a break, and what its graph computes."""
 
     def whole(x):
         return (torch.sin(x) + 1) * x.sum(0)
@@ -41,19 +41,19 @@ def captured_whole(module, x):
 @pytest.mark.points(graphs=1, output=1)
 @pytest.mark.handout("dynamo")
 def test_a_function_without_a_break_is_one_graph(submission, draw, part):
-    """A function that breaks nowhere is captured as one graph module, which computes what it does."""
+    """A function without a break is captured as one graph module that computes the same."""
     x = draw.normal(3, 5)
     got = submission.run(captured_whole, x)
     with part("graphs"):
         graphs, breaks = got.output["graphs"], got.output["breaks"]
-        expect.that(graphs == [True], f"{len(graphs)} graphs were captured, or something that is no fx.GraphModule")
-        expect.that(breaks == 0, f"{breaks} breaks are listed of a function that has none")
+        expect.that(graphs == [True], f"{len(graphs)} graphs were captured instead of 1, or not as an fx.GraphModule")
+        expect.that(breaks == 0, f"{breaks} breaks are listed for a function that has none")
     with part("output"):
         expect(got).close_to(lambda x: {"graphs": [True], "breaks": 0, "output": (x.sin() + 1) * x.sum(0)})
 
 
 def captured_pieces(module, x):
-    """How many graphs and breaks there are in a function with three; what the entries say of each."""
+    """How many graphs and breaks are captured in a function with three breaks, and what the entries say."""
 
     def pieces(x):
         y = x.sin()
@@ -79,20 +79,22 @@ def captured_pieces(module, x):
 @pytest.mark.points(graphs=1, breaks=1, why=1, where=1)
 @pytest.mark.handout("breaks")
 def test_every_break_says_why_and_where(submission, draw, part):
-    """A print, an .item() and an if on a tensor part a function into four graphs; each break says why and where."""
+    """print, .item() and an if on a tensor split a function into four graphs; each break says why and where."""
     got = submission.run(captured_pieces, draw.normal(3, 5)).output
     with part("graphs"):
-        expect.that(got["graphs"] == 4, f"{got['graphs']} graphs were captured, where there are 4 pieces")
+        expect.that(got["graphs"] == 4, f"{got['graphs']} graphs were captured instead of 4")
     with part("breaks"):
-        expect.that(got["breaks"] == 3, f"{got['breaks']} breaks are listed, where there are 3 between 4 graphs")
+        expect.that(got["breaks"] == 3, f"{got['breaks']} breaks are listed instead of 3")
     with part("why"):
-        expect.that(got["why"] == [True, True], "the first entry does not speak of print, or the second not of item")
+        expect.that(
+            got["why"] == [True, True], "the first entry does not mention print, or the second does not mention item"
+        )
     with part("where"):
-        expect.that(got["where"] == [True] * 3, "the str of an entry does not hold the number of the line that broke")
+        expect.that(got["where"] == [True] * 3, "the str of an entry lacks the number of the line that broke the graph")
 
 
 def captured_guards(module, signal):
-    """Which names the guards speak of."""
+    """Which names the guards mention."""
     offset = 7
 
     def guarded(signal, power):
@@ -106,14 +108,14 @@ def captured_guards(module, signal):
 @pytest.mark.points(1)
 @pytest.mark.handout("guards")
 def test_guards_name_what_the_graph_depends_on(submission, draw):
-    """There are guards on the tensor, on the number and on the variable of the closure that a graph was made for."""
+    """There are guards on the tensor, the number and the closure variable that a graph depends on."""
     got = submission.run(captured_guards, draw.normal(3)).output
     missing = ", ".join(name for name, found in got.items() if not found)
-    expect.that(not missing, f"no guard is about {missing}")
+    expect.that(not missing, f"no guard mentions {missing}")
 
 
 def captured_again(module, shapes):
-    """Inputs of each graph of a function that is captured for one shape after the other."""
+    """How many inputs each graph of a function has that is captured for one shape after another."""
 
     def again(x):
         return x * 2
@@ -130,17 +132,17 @@ def captured_again(module, shapes):
 @pytest.mark.points(1)
 @pytest.mark.handout("dynamo")
 def test_every_capture_starts_anew(submission):
-    """What was compiled and captured before has no effect: no code is found again, and no size becomes a variable."""
+    """Earlier compilations and captures have no effect: no code is reused, and no size becomes a variable."""
     got = submission.run(captured_again, [[3], [3], [4], [5]]).output
-    expect.that(len(got) == 4, f"4 calls of capture gave {len(got)} graphs in all")
+    expect.that(len(got) == 4, f"4 calls of capture returned {len(got)} graphs in all")
     expect.that(
         got == [1] * 4,
-        f"{sum(number > 1 for number in got)} graphs take a size beside the tensor: Dynamo remembers other sizes",
+        f"{sum(number > 1 for number in got)} graphs take a size as well as the tensor: Dynamo remembers other sizes",
     )
 
 
 def captured_module(module, x):
-    """A capture of an nn.Module, and the gradient mode and Dynamo's state that it leaves."""
+    """A capture of an nn.Module, and the gradient mode and Dynamo state that it leaves behind."""
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh())
     captured = module.capture(model, x)
     runs = []
@@ -159,14 +161,17 @@ def captured_module(module, x):
 def test_a_module_is_captured_too(submission, draw):
     """An nn.Module is captured like a function, and can be compiled afterwards."""
     got = submission.run(captured_module, draw.normal(3, 5)).output
-    expect.that(got == [1, 0, 1, True], f"{got[0]} graphs and {got[1]} breaks instead of 1 and 0, or no model after it")
+    expect.that(
+        got == [1, 0, 1, True],
+        f"{got[0]} graphs and {got[1]} breaks instead of 1 and 0, or the model cannot be compiled afterwards",
+    )
 
 
 # --- forward and backward -------------------------------------------------------------------------------------------
 
 
 def passes(module, x, weight, scale, *above, trace_with=None):
-    """Results and gradients from the graphs of oracle.tanh_product, made for these or for other numbers."""
+    """Results and gradients from the graphs of oracle.tanh_product, traced with these or with other numbers."""
 
     def tanh_product(x, weight, scale):
         hidden = torch.tanh(x @ weight) * scale
@@ -188,7 +193,7 @@ def right_passes(x, weight, scale, *above, trace_with=None):
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_(), weight.detach().requires_grad_()]
         by_row, exponential, norm = oracle.tanh_product(*leaves, scale)
-        results = [exponential, norm, by_row]  # as the pytree's leaves: dictionaries keep the order of their keys
+        results = [exponential, norm, by_row]  # in pytree order: dictionaries keep the order of their keys
         once = torch.autograd.grad(results, leaves, above)
     return {"results": results, "gradients": [*once, *(2 * each for each in once)], "third": None}
 
@@ -200,7 +205,7 @@ def above_of(draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("joint")
 def test_forward_hands_over_what_backward_needs(submission, draw):
-    """forward gives the flat results and what backward needs; backward gives the gradients, None where none is due."""
+    """forward returns the flat results and what backward needs; backward returns the gradients, or None."""
     got = submission.run(passes, draw.normal(3, 4), draw.normal(4, 5), draw.normal(5), *above_of(draw))
     expect(got).close_to(right_passes)
 
@@ -208,7 +213,7 @@ def test_forward_hands_over_what_backward_needs(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("joint")
 def test_the_graphs_hold_for_other_numbers(submission, draw):
-    """Graphs that were made with some numbers are right for others."""
+    """Graphs that were traced with some numbers are right for others."""
     others = [draw.normal(3, 4), draw.normal(4, 5), draw.normal(5)]
     args = draw.normal(3, 4), draw.normal(4, 5), draw.normal(5), *above_of(draw)
     got = submission.run(passes, *args, trace_with=others)
@@ -216,7 +221,7 @@ def test_the_graphs_hold_for_other_numbers(submission, draw):
 
 
 def classifier(module, hidden, weight, labels, above):
-    """Loss and gradients of a linear classifier, where the labels are integers and the hidden state is frozen."""
+    """Loss and gradients of a linear classifier with integer labels and a frozen hidden state."""
 
     def loss(hidden, weight, labels):
         return F.cross_entropy(F.linear(hidden, weight), labels)
@@ -239,16 +244,16 @@ def right_classifier(hidden, weight, labels, above):
 @pytest.mark.points(1)
 @pytest.mark.handout("joint")
 def test_arguments_without_a_gradient_get_none(submission, draw):
-    """One result will do; each argument has its gradient, None for integers and what requires none."""
+    """A single result is enough; integers and arguments that require no gradient get None."""
     args = draw.normal(6, 5), draw.normal(4, 5), draw.integers(0, 4, 6), draw.normal()
     got = submission.run(classifier, *args)
-    came = got.output["count"]
-    expect.that(came == 3, f"backward gives {came} gradients where there are 3 arguments")
+    count = got.output["count"]
+    expect.that(count == 3, f"backward returns {count} gradients for 3 arguments")
     expect(got).close_to(right_classifier)
 
 
 def traces(module, x, weight):
-    """What the graphs call, and what became of the arguments."""
+    """What the graphs call, and whether the arguments are unchanged."""
     args = x.requires_grad_(), weight.requires_grad_(), torch.ones(())
     x.grad = torch.full_like(x, 7.0)
     kept = x.detach().clone()
@@ -271,48 +276,59 @@ def traces(module, x, weight):
 @pytest.mark.points(graphs=1, arguments=1)
 @pytest.mark.handout("joint")
 def test_the_graphs_are_of_aten_operators(submission, draw, part):
-    """Both are graph modules of nothing but aten operators; making them leaves the arguments and their .grad alone."""
+    """Both graph modules call only aten operators; tracing leaves the arguments and their .grad alone."""
     got = submission.run(traces, draw.normal(3, 4), draw.normal(4, 5)).output
     with part("graphs"):
-        expect.that(got["modules"] == [True, True], "forward and backward are not both of fx.GraphModule")
-        expect.that(not got["foreign"], f"the graphs call {', '.join(got['foreign'])}: no aten operators")
+        expect.that(got["modules"] == [True, True], "forward and backward are not both an fx.GraphModule")
+        expect.that(not got["foreign"], f"the graphs call {', '.join(got['foreign'])}: not aten operators")
     with part("arguments"):
-        expect.that(got["grad"], "an argument's .grad is not what it was")
-        expect.that(got["flags"] == [True, True, False], "an argument's requires_grad is not what it was")
-        expect.that(got["unchanged"], "an argument has other numbers than before")
+        expect.that(got["grad"], "an argument's .grad has changed")
+        expect.that(got["flags"] == [True, True, False], "an argument's requires_grad has changed")
+        expect.that(got["unchanged"], "an argument's numbers have changed")
 
 
 # --- lowering -------------------------------------------------------------------------------------------------------
 
 
-def lowered(module, case, *tensors):
-    """The calls of a lowered graph that are not core ATen, its results, and whether the given graph is as it was."""
+def attention_layer(x, weight, bias):
+    hidden = F.scaled_dot_product_attention(x, x, x, is_causal=True)
+    projected = F.dropout(F.linear(hidden, weight, bias), 0.5, training=False)
+    return {"hidden": hidden, "gated": [F.silu(projected)]}
 
-    def attention(x, weight, bias):
-        hidden = F.scaled_dot_product_attention(x, x, x, is_causal=True)
-        projected = F.dropout(F.linear(hidden, weight, bias), 0.5, training=False)
-        return {"hidden": hidden, "gated": [F.silu(projected)]}
 
-    def normalized_mlp(x, weight, bias):
-        return F.log_softmax(F.gelu(F.linear(F.layer_norm(x, x.shape[-1:]), weight, bias)), -1)
+def normalized_mlp(x, weight, bias):
+    return F.log_softmax(F.gelu(F.linear(F.layer_norm(x, x.shape[-1:]), weight, bias)), -1)
 
-    def in_place(x, weight, bias):
-        hidden = F.relu(F.linear(x, weight, bias), inplace=True)
-        hidden += 1
-        return hidden.mul_(2).sum(-1)
 
-    function = {"attention": attention, "mlp": normalized_mlp, "in-place": in_place}[case]
-    graph_module = fx.symbolic_trace(function)
-    code = graph_module.code
-    made = module.lower(graph_module, *tensors)
+def in_place(x, weight, bias):
+    hidden = F.relu(F.linear(x, weight, bias), inplace=True)
+    hidden += 1
+    return hidden.mul_(2).sum(-1)
+
+
+def calls_beyond_the_core(graph_module):
+    """What a graph calls that is not core ATen."""
     foreign = []
-    for node in made.graph.nodes:
+    for node in graph_module.graph.nodes:
         if node.op == "call_function" and node.target is not operator.getitem:
             core = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.core in node.target.tags
             foreign += [] if core else [str(node.target)]
         elif node.op == "call_method" or (node.op == "call_module" and node.target != "_guards_fn"):
             foreign.append(f"{node.op} {node.target}")
-    return {"foreign": sorted(set(foreign)), "untouched": graph_module.code == code, "output": made(*tensors)}
+    return sorted(set(foreign))
+
+
+def lowered(module, case, *tensors):
+    """The calls of a lowered graph that are not core ATen, its results, and whether the given graph is unchanged."""
+    function = {"attention": attention_layer, "mlp": normalized_mlp, "in-place": in_place}[case]
+    graph_module = fx.symbolic_trace(function)
+    code = graph_module.code
+    made = module.lower(graph_module, *tensors)
+    return {
+        "foreign": calls_beyond_the_core(made),
+        "untouched": graph_module.code == code,
+        "output": made(*tensors),
+    }
 
 
 def right_lowered(case, x, weight, bias):
@@ -330,17 +346,17 @@ def right_lowered(case, x, weight, bias):
 @pytest.mark.parametrize("case", ["mlp", "attention", "in-place"])
 @pytest.mark.handout("core-aten")
 def test_every_operator_is_in_the_core_set(submission, draw, part, case):
-    """What is lowered calls core ATen operators alone, and gives the same results in the same structure."""
+    """A lowered graph calls only core ATen operators, and returns the same results in the same structure."""
     got = submission.run(lowered, case, draw.normal(2, 6, 8), draw.normal(5, 8), draw.normal(5))
     with part("operators"):
         foreign = ", ".join(got.output["foreign"])
-        expect.that(not foreign, f"the lowered graph calls {foreign}: not in the core set")
+        expect.that(not foreign, f"the lowered graph calls {foreign}: not core ATen")
     with part("results"):
         expect(got).close_to(right_lowered)
 
 
 def lowered_model(module, x, weight, bias, scale):
-    """A model with parameters, lowered as it is and as Dynamo captures it."""
+    """A model with parameters, lowered from a symbolic trace and from Dynamo's graph."""
 
     class Model(nn.Module):
         def __init__(self):
@@ -386,7 +402,7 @@ def right_model(x, weight, bias, scale):
 @pytest.mark.points(results=1, parameters=1, argument=1)
 @pytest.mark.handout("core-aten")
 def test_parameters_stay_parameters(submission, draw, part):
-    """A model keeps its parameters when it is lowered; a graph from Dynamo can be lowered; what was given is left."""
+    """A lowered model keeps its parameters; Dynamo's graphs can be lowered; the argument is unchanged."""
     got = submission.run(lowered_model, draw.normal(3, 8), draw.normal(5, 8), draw.normal(5), draw.normal(5))
     with part("results"):
         outputs = got.output["outputs"]
@@ -397,58 +413,70 @@ def test_parameters_stay_parameters(submission, draw, part):
         shapes = got.output["parameters"]
         needed = [(5,), (5,), (5, 8)]
         missing = [shape for shape in needed if shape not in shapes]
-        expect.that(not missing, f"of its parameters {needed} the lowered model has only {shapes}")
+        expect.that(not missing, f"the lowered model has only {shapes} of its parameters {needed}")
     with part("argument"):
-        expect.that(got.output["same code"], "the graph module that was given has other code than before")
+        expect.that(got.output["same code"], "the code of the given graph module has changed")
 
 
 # --- fusion ---------------------------------------------------------------------------------------------------------
 
 
-def fused(module, case, x, weight_1, bias_1, weight_2, bias_2, above):
-    """relu(linear(relu(linear(x)))) in several spellings: what fuse makes of it, its results and its gradients."""
+def two_layer_modules(weight_1, bias_1, weight_2, bias_2):
+    """The modules that the spellings below refer to."""
     linear_1, linear_2 = nn.Linear(4, 6), nn.Linear(6, 3)
     with torch.no_grad():
         for layer, weight, bias in ((linear_1, weight_1, bias_1), (linear_2, weight_2, bias_2)):
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
-    root = nn.ModuleDict(
+    return nn.ModuleDict(
         {"linear_1": linear_1, "linear_2": linear_2, "relu": nn.ReLU(), "relu_": nn.ReLU(inplace=True)}
     )
+
+
+def linear_function(graph, x, number, *names, linear=F.linear):
+    """A call of F.linear in the graph, with some of its arguments by name."""
+    weight, bias = graph.get_attr(f"linear_{number}.weight"), graph.get_attr(f"linear_{number}.bias")
+    arguments = {"input": x, "weight": weight, "bias": bias}
+    by_name = {name: arguments.pop(name) for name in names}
+    return graph.call_function(linear, tuple(arguments.values()), by_name)
+
+
+def two_layer_graph(case):
+    """The graph of relu(linear(relu(linear(x)))), in one of several spellings."""
     graph = fx.Graph()
     hidden = graph.placeholder("x")
-
-    def function(number, *names, linear=F.linear):
-        """A call of F.linear with some arguments by name."""
-        weight, bias = graph.get_attr(f"linear_{number}.weight"), graph.get_attr(f"linear_{number}.bias")
-        arguments = {"input": hidden, "weight": weight, "bias": bias}
-        by_name = {name: arguments.pop(name) for name in names}
-        return graph.call_function(linear, tuple(arguments.values()), by_name)
-
     if case == "functions":
-        hidden = graph.call_function(F.relu, (function(1),), {"inplace": False})
-        hidden = graph.call_function(torch.relu, (function(2, linear=torch._C._nn.linear),))
+        hidden = graph.call_function(F.relu, (linear_function(graph, hidden, 1),), {"inplace": False})
+        hidden = graph.call_function(torch.relu, (linear_function(graph, hidden, 2, linear=torch._C._nn.linear),))
     elif case == "methods":
-        hidden = graph.call_method("relu", (function(1, "bias"),))
+        hidden = graph.call_method("relu", (linear_function(graph, hidden, 1, "bias"),))
         hidden = graph.call_method("relu", (graph.call_module("linear_2", (hidden,)),))
     elif case == "modules":
         hidden = graph.call_module("relu", (graph.call_module("linear_1", (hidden,)),))
         hidden = graph.call_module("relu", (graph.call_module("linear_2", (hidden,)),))
     elif case == "in-place functions":
-        hidden = graph.call_function(F.relu, (function(1),), {"inplace": True})
+        hidden = graph.call_function(F.relu, (linear_function(graph, hidden, 1),), {"inplace": True})
         hidden = graph.call_function(torch.relu_, (graph.call_module("linear_2", (hidden,)),))
     elif case == "in-place methods":
-        hidden = graph.call_method("relu_", (function(1),))
+        hidden = graph.call_method("relu_", (linear_function(graph, hidden, 1),))
         hidden = graph.call_module("relu_", (graph.call_module("linear_2", (hidden,)),))
     else:
-        hidden = graph.call_function(F.relu, (), {"input": function(1, "input", "weight", "bias")})
+        linear = linear_function(graph, hidden, 1, "input", "weight", "bias")
+        hidden = graph.call_function(F.relu, (), {"input": linear})
         hidden = graph.call_module("relu", (), {"input": graph.call_module("linear_2", (), {"input": hidden})})
     graph.output(hidden)
-    graph_module = fx.GraphModule(root, graph)
+    return graph
+
+
+def fused(module, case, x, weight_1, bias_1, weight_2, bias_2, above):
+    """What fuse makes of one spelling of two layers, and its results and gradients."""
+    root = two_layer_modules(weight_1, bias_1, weight_2, bias_2)
+    graph_module = fx.GraphModule(root, two_layer_graph(case))
     before = graph_module(x)
     number = module.fuse(graph_module)
     calls = sum(node.op.startswith("call") for node in graph_module.graph.nodes)
     after = graph_module(x.requires_grad_())
+    linear_1, linear_2 = root["linear_1"], root["linear_2"]
     leaves = [x, linear_1.weight, linear_1.bias, linear_2.weight, linear_2.bias]
     gradients = torch.autograd.grad(after, leaves, above)
     exact = bool(torch.equal(before, after))
@@ -473,11 +501,11 @@ def layers(draw):
 )
 @pytest.mark.handout("fusion")
 def test_every_spelling_is_fused(submission, draw, case):
-    """A linear and a relu become one node, however they are spelled; results and gradients stay."""
+    """A linear and a relu become one node, however they are written; results and gradients stay the same."""
     got = submission.run(fused, case, *layers(draw), draw.normal(5, 3))
     found, calls = got.output["fused"], got.output["calls"]
     expect.that(found == 2, f"fuse returned {found} for 2 pairs")
-    expect.that(calls == 2, f"the graph has {calls} calls after fuse: 2 linears and 2 relus make 2")
+    expect.that(calls == 2, f"the graph has {calls} calls after fuse instead of 2")
     expect(got).close_to(right_fused)
 
 
@@ -487,11 +515,11 @@ def test_the_numbers_are_the_same_to_the_last_bit(submission, draw):
     """Fusing changes no bit of the result."""
     for case in ("functions", "modules"):
         got = submission.run(fused, case, *layers(draw), draw.normal(5, 3))
-        expect.that(got.output["exact"], "the fused graph gives other numbers than the graph did before")
+        expect.that(got.output["exact"], "the fused graph's result differs from the original graph's")
 
 
 def kept_apart(module, case, x, weight, bias):
-    """Graphs in which something else needs the linear's result, or something else stands before the relu."""
+    """Graphs in which something else uses the linear's result, or something else comes before the relu."""
 
     class Model(nn.Module):
         def __init__(self):
@@ -550,15 +578,15 @@ FUSED = {
 )
 @pytest.mark.handout("exact")
 def test_only_what_nobody_else_needs_is_fused(submission, draw, case):
-    """Where the linear's result has another user it is left alone, and what is fused reads its arguments in time."""
+    """A linear whose result has another user is left alone; a fused node reads its arguments in time."""
     got = submission.run(kept_apart, case, draw.normal(5, 4), draw.normal(6, 4), draw.normal(6))
     found = got.output["fused"]
-    expect.that(found == FUSED[case], f"fuse returned {found}, where {FUSED[case]} pairs can be fused")
+    expect.that(found == FUSED[case], f"fuse returned {found}, but {FUSED[case]} pairs can be fused")
     expect(got).close_to(right_apart)
 
 
 def shapes(module, x, weight, bias):
-    """A fused pair for inputs of 1, 2 and 3 dimensions, with a bias and without, and with NaN in the input."""
+    """A fused pair for inputs of 1, 2 and 3 dimensions, with and without a bias, and with NaN in the input."""
     outputs = []
     for with_bias in (True, False):
         layer = nn.Linear(4, 6, bias=with_bias).to(x.dtype)
@@ -596,56 +624,59 @@ def test_any_shape_with_or_without_a_bias(submission, draw, dtype):
     expect(submission.run(shapes, *args)).close_to(right_shapes)
 
 
-def allocations(module, entry, x, weight_1, bias_1, weight_2, bias_2):
-    """How many tensors of a result's size are made by two layers: before fusion, and after it."""
+class Allocated(TorchDispatchMode):
+    """Notes the memory of every tensor of at least this many bytes that an operation returns."""
 
-    class Ledger(TorchDispatchMode):
-        def __init__(self):
-            super().__init__()
-            self.made = {}
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.made = size, {}
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            output = func(*args, **(kwargs or {}))
-            for tensor in tree_leaves(output):
-                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= size:
-                    self.made.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # kept, so that none is reused
-            return output
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= self.size:
+                self.made.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # kept, so that none is reused
+        return output
 
-    def two_layers(x, weight_1, bias_1, weight_2, bias_2):
-        return F.relu(F.linear(F.relu(F.linear(x, weight_1, bias_1)), weight_2, bias_2))
 
-    def made_by(function):
-        given = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        with torch.no_grad(), Ledger() as ledger:
-            function(*tensors)
-        return len(ledger.made.keys() - given)
+def tensors_made_by(function, tensors, size):
+    """How many tensors of at least this many bytes the function makes."""
+    given = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    with torch.no_grad(), Allocated(size) as allocated:
+        function(*tensors)
+    return len(allocated.made.keys() - given)
 
-    tensors = (x, weight_1, bias_1, weight_2, bias_2)
+
+def two_layers(x, weight_1, bias_1, weight_2, bias_2):
+    return F.relu(F.linear(F.relu(F.linear(x, weight_1, bias_1)), weight_2, bias_2))
+
+
+def allocations(module, entry, *tensors):
+    """How many tensors of a result's size two layers make: before fusion, and after it."""
+    x, _, bias_1, _, bias_2 = tensors
     size = min(x.size(0) * bias_1.numel(), x.size(0) * bias_2.numel()) * x.element_size()
     graph_module = fx.symbolic_trace(two_layers)
-    before = made_by(graph_module)
+    before = tensors_made_by(graph_module, tensors, size)
     code = graph_module.code
     if entry == "fuse":
         module.fuse(graph_module)
-        return [before, made_by(graph_module), graph_module.code != code]
-    return [before, made_by(module.backend(graph_module, list(tensors))), None]
+        return [before, tensors_made_by(graph_module, tensors, size), graph_module.code != code]
+    return [before, tensors_made_by(module.backend(graph_module, list(tensors)), tensors, size), None]
 
 
 @pytest.mark.points(2)
 @pytest.mark.parametrize("entry", ["fuse", "backend"])
 @pytest.mark.handout("fusion")
 def test_the_fusion_is_real_and_used(submission, draw, entry):
-    """What runs after fuse, and what the backend returns, makes one tensor for each linear and relu, not two."""
+    """The fused module, and the backend's function, make one tensor per linear and relu, not two."""
     args = draw.normal(64, 4), draw.normal(6, 4), draw.normal(6), draw.normal(3, 6), draw.normal(3)
     _, after, recompiled = submission.run(allocations, entry, *args).output
-    expect.that(recompiled is not False, "the module runs the code that it had before: it was not recompiled")
-    expect.that(
-        after <= 2, f"two linears with their relus make {after} tensors as large as a result; fused they make 2"
-    )
+    expect.that(recompiled is not False, "the module still runs its old code: it was not recompiled")
+    expect.that(after <= 2, f"two linears with their relus make {after} tensors of a result's size; fused, they make 2")
 
 
 def updated(module, x, weight_1, bias_1, weight_2, bias_2, factor):
-    """A model that is compiled with the backend, run, changed as an optimizer would change it, and run again."""
+    """A model is compiled with the backend, run, changed as an optimizer would do, and run again."""
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3), nn.ReLU())
     model.load_state_dict({"0.weight": weight_1, "0.bias": bias_1, "2.weight": weight_2, "2.bias": bias_2})
     traced = module.backend(fx.symbolic_trace(model), [x])
@@ -676,48 +707,35 @@ def right_updated(x, weight_1, bias_1, weight_2, bias_2, factor):
 @pytest.mark.points(2)
 @pytest.mark.handout("exact")
 def test_a_compiled_model_can_be_trained(submission, draw):
-    """A model compiled with the backend gives the model's results and gradients, and follows its parameters."""
+    """A model compiled with the backend has the model's results and gradients, and follows its parameters."""
     expect(submission.run(updated, *layers(draw), draw.uniform(low=0.5, high=0.9))).close_to(right_updated)
 
 
 # --- code without graph breaks --------------------------------------------------------------------------------------
 
 
-def in_one_piece(module, name, xs, *arguments, above=None):
-    """Results and gradients of a function compiled with fullgraph=True, for one input after the other.
+DEFAULT_SWITCHES = {
+    "capture_scalar_outputs": False,
+    "capture_dynamic_output_shape_ops": False,
+    "suppress_errors": False,
+}
 
-    Where Dynamo refuses, the reason alone.
-    """
-    graphs, results, gradients = [], [], []
 
-    def record(graph_module, inputs):
-        graphs.append(graph_module)
-        return graph_module.forward
+def arguments_for(arguments, number):
+    """The arguments for one of the inputs: a list holds one for each, a mask for example."""
+    return [arguments[0][number]] if arguments and isinstance(arguments[0], list) else arguments
 
-    per_input = arguments and isinstance(arguments[0], list)  # a mask for each
-    function = getattr(module, name)
-    function(xs[0], *([arguments[0][0]] if per_input else arguments))  # whether it is there at all
-    torch.compiler.reset()
-    # Whatever the submission's module has set for itself.
-    switches = {"capture_scalar_outputs": False, "capture_dynamic_output_shape_ops": False, "suppress_errors": False}
-    try:
-        with torch._dynamo.config.patch(**switches):
-            compiled = torch.compile(function, backend=record, fullgraph=True)
-            for number, x in enumerate(xs):
-                output = compiled(x.requires_grad_(), *([arguments[0][number]] if per_input else arguments))
-                result, *rest = output if isinstance(output, tuple) else (output,)
-                results += [result, *(torch.as_tensor(each).long() for each in rest)]
-                loss = (result * (1 if above is None else above)).sum()
-                gradients.append(
-                    torch.autograd.grad(loss, x, materialize_grads=True, allow_unused=True)[0]
-                    if loss.requires_grad
-                    else torch.zeros_like(x)
-                )
-    except torch._dynamo.exc.TorchDynamoException as error:
-        return {"refused": str(error).strip().splitlines()[0]}
-    finally:
-        torch.compiler.reset()
-    # Calls that Dynamo was told not to look into: functions of the submission's own, custom operators, `.item()`.
+
+def gradient_of(result, x, above):
+    """The gradient of x; zeros if the result does not depend on it."""
+    loss = (result * (1 if above is None else above)).sum()
+    if not loss.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(loss, x, materialize_grads=True, allow_unused=True)[0]
+
+
+def hidden_from_dynamo(module, graphs):
+    """Calls that Dynamo was told not to look into: the submission's own functions, custom operators, `.item()`."""
     own, hidden = module.__name__.partition(".")[0], set()
     for graph in (each for top in graphs for each in top.modules() if isinstance(each, fx.GraphModule)):
         for node in graph.graph.nodes:
@@ -725,16 +743,44 @@ def in_one_piece(module, name, xs, *arguments, above=None):
             opaque = str(getattr(target, "__module__", "")).startswith(own) or "flat_apply" in str(target)
             if target in ("item", "tolist") or opaque or space not in ("aten", "prims", "higher_order"):
                 hidden.add(str(target))
-    return {"hidden": sorted(hidden), "results": results, "gradients": gradients}
+    return sorted(hidden)
+
+
+def in_one_piece(module, name, xs, *arguments, above=None):
+    """Results and gradients of a function compiled with fullgraph=True, for one input after the other.
+
+    If Dynamo refuses, the reason alone.
+    """
+    graphs, results, gradients = [], [], []
+
+    def record(graph_module, inputs):
+        graphs.append(graph_module)
+        return graph_module.forward
+
+    function = getattr(module, name)
+    function(xs[0], *arguments_for(arguments, 0))  # does it exist and run at all?
+    torch.compiler.reset()
+    try:
+        with torch._dynamo.config.patch(**DEFAULT_SWITCHES):  # whatever the submission's module has set
+            compiled = torch.compile(function, backend=record, fullgraph=True)
+            for number, x in enumerate(xs):
+                output = compiled(x.requires_grad_(), *arguments_for(arguments, number))
+                result, *rest = output if isinstance(output, tuple) else (output,)
+                results += [result, *(torch.as_tensor(each).long() for each in rest)]
+                gradients.append(gradient_of(result, x, above))
+    except torch._dynamo.exc.TorchDynamoException as error:
+        return {"refused": str(error).strip().splitlines()[0]}
+    finally:
+        torch.compiler.reset()
+    return {"hidden": hidden_from_dynamo(module, graphs), "results": results, "gradients": gradients}
 
 
 def right_in_one_piece(name, xs, *arguments, above=None):
-    per_input = arguments and isinstance(arguments[0], list)
     results, gradients = [], []
     for number, x in enumerate(xs):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            output = getattr(oracle, name)(leaf, *([arguments[0][number]] if per_input else arguments))
+            output = getattr(oracle, name)(leaf, *arguments_for(arguments, number))
             result, *rest = output if isinstance(output, tuple) else (output,)
             loss = (result * (1 if above is None else above)).sum()
             gradients.append(torch.autograd.grad(loss, leaf)[0])
@@ -743,16 +789,16 @@ def right_in_one_piece(name, xs, *arguments, above=None):
 
 
 def one_piece(got):
-    """What came back, unless Dynamo refused to capture it in one piece."""
+    """The output, if Dynamo captured the function in one piece."""
     reason = got.output.get("refused", "")
-    expect.that(not reason, f"fullgraph=True refuses it: {reason}")
+    expect.that(not reason, f"torch.compile(..., fullgraph=True) fails: {reason}")
     return got.output
 
 
 def check_in_one_piece(got):
     one_piece(got)
     hidden = ", ".join(got.output["hidden"])
-    expect.that(not hidden, f"the graph calls {hidden}, which Dynamo did not look into")
+    expect.that(not hidden, f"the graph calls {hidden}, which is hidden from Dynamo")
     dtype = got.request.args[1][0].dtype
     integers = got.request.args[0] == "steps_until"
     inputs = len(got.request.args[1])
@@ -763,7 +809,7 @@ def check_in_one_piece(got):
 @pytest.mark.points(2)
 @pytest.mark.handout("no-breaks")
 def test_the_masked_mean_in_one_graph(submission, draw):
-    """masked_mean is the mean over the mask, without a graph break, for every mask with the same graph."""
+    """masked_mean is the mean where the mask is True: no graph break, one graph for all masks."""
     xs, masks = [draw.normal(4, 5) for _ in range(2)], [draw.mask(4, 5, keep=0.4) for _ in range(2)]
     check_in_one_piece(submission.run(in_one_piece, "masked_mean", xs, masks, above=draw.normal()))
 
@@ -771,7 +817,7 @@ def test_the_masked_mean_in_one_graph(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("no-breaks")
 def test_the_mean_of_nothing_is_zero(submission, draw):
-    """Where the mask is nowhere True the mean is 0, and so is its gradient."""
+    """If the mask is nowhere True, the mean and its gradient are 0."""
     xs = [draw.normal(4, 5) for _ in range(3)]
     masks = [draw.mask(4, 5), torch.zeros(4, 5, dtype=torch.bool), draw.mask(4, 5)]
     check_in_one_piece(submission.run(in_one_piece, "masked_mean", xs, masks, above=draw.normal()))
@@ -781,7 +827,7 @@ def test_the_mean_of_nothing_is_zero(submission, draw):
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @pytest.mark.handout("where")
 def test_what_is_masked_may_be_anything(submission, draw, dtype):
-    """NaN and inf where the mask is False touch neither the mean nor its gradient; the dtype stays."""
+    """NaN and inf where the mask is False affect neither the mean nor its gradient; the dtype stays."""
     masks = [draw.mask(6), draw.mask(6)]
     xs = [draw.normal(6, dtype=dtype).masked_fill(~masks[0], math.nan), draw.normal(6, dtype=dtype)]
     xs[1] = xs[1].masked_fill(~masks[1], math.inf)
@@ -792,7 +838,7 @@ def test_what_is_masked_may_be_anything(submission, draw, dtype):
 @pytest.mark.parametrize("case", ["larger", "smaller"])
 @pytest.mark.handout("no-breaks")
 def test_a_norm_is_clipped_in_one_graph(submission, draw, case):
-    """clip_by_norm scales x down where its norm, one for all of x, is too large, and leaves it where it is not."""
+    """clip_by_norm scales x down if its norm, one for all of x, is too large, and leaves it otherwise."""
     xs = [draw.normal(3, 4) * scale for scale in ((3, 0.01) if case == "larger" else (0.01, 3))]
     check_in_one_piece(submission.run(in_one_piece, "clip_by_norm", xs, 1.5, above=draw.normal(3, 4)))
 
@@ -800,22 +846,25 @@ def test_a_norm_is_clipped_in_one_graph(submission, draw, case):
 @pytest.mark.points(results=1, gradients=1)
 @pytest.mark.handout("where")
 def test_clipping_zeros_gives_no_nan(submission, draw, part):
-    """Zeros stay zeros and have a gradient without NaN, also for max_norm = 0."""
+    """Zeros stay zeros, with a gradient free of NaN, even for max_norm = 0."""
     above = draw.normal(3, 4)
     for max_norm in (1.5, 0.0):
         got = one_piece(submission.run(in_one_piece, "clip_by_norm", [torch.zeros(3, 4)], max_norm, above=above))
         with part("results"):
-            expect.that(bool((got["results"][0] == 0).all()), f"zeros clipped to {max_norm} are no zeros any more")
+            expect.that(bool((got["results"][0] == 0).all()), f"zeros clipped to {max_norm} are no longer zeros")
         with part("gradients"):
             gradient = got["gradients"][0]
-            expect.that(torch.equal(gradient, above), f"the gradient at zero, for max_norm {max_norm}, is {gradient}")
+            expect.that(
+                torch.equal(gradient, above),
+                f"the gradient at zero with max_norm={max_norm} is {gradient}, not {above}",
+            )
 
 
 @pytest.mark.points(1)
 @pytest.mark.parametrize("max_steps", [6, 2])
 @pytest.mark.handout("loops")
 def test_doubling_in_one_graph(submission, draw, max_steps):
-    """steps_until doubles x until it reaches the limit or max_steps, says how often, and has gradient 2^steps."""
+    """steps_until doubles x up to the limit or max_steps, counts the steps, and has gradient 2^steps."""
     xs = []
     for scale in (1.2, 2.7, 0.1):  # 4 steps to 10, 2 steps, more than 6
         x = draw.uniform(3, 4, low=-1.0, high=1.0)
@@ -827,37 +876,43 @@ def test_doubling_in_one_graph(submission, draw, max_steps):
 @pytest.mark.points(1)
 @pytest.mark.handout("loops")
 def test_doubling_at_its_edges(submission, draw):
-    """The limit itself is reached, NaN is below nothing, a negative value counts, and there may be no step at all."""
-    # Of a loop that runs no step PyTorch's own while_loop has the gradient wrong (2.13), so none is asked for here.
+    """Equal to the limit is enough, NaN is never below it, negative values count, and there may be no step."""
+    # PyTorch's own while_loop has a wrong gradient if no step runs (2.13), so gradients are not checked here.
     xs = [torch.tensor(pair) for pair in ([1.0, -5.0], [2.5, 0.5], [math.nan, 1.0], [0.0, 0.0], [-11.0, 1.0])]
     got = one_piece(submission.run(in_one_piece, "steps_until", xs, 10.0, 4, above=draw.normal(2)))
     steps = [int(each) for each in got["results"][1::2]]
     expect.that(
-        steps == [1, 2, 0, 4, 0], f"steps for [1, -5], [2.5, 0.5], [nan, 1], [0, 0], [-11, 1] and limit 10: {steps}"
+        steps == [1, 2, 0, 4, 0],
+        f"steps for [1, -5], [2.5, 0.5], [nan, 1], [0, 0], [-11, 1] and limit 10: {steps}, not [1, 2, 0, 4, 0]",
     )
     got = one_piece(submission.run(in_one_piece, "steps_until", xs[:1], 10.0, 0, above=draw.normal(2)))
     same = torch.equal(got["results"][0], xs[0]) and int(got["results"][1]) == 0
-    expect.that(same, f"with max_steps=0 x came back as {got['results'][0]}, after {int(got['results'][1])} steps")
+    expect.that(same, f"with max_steps=0, x = {xs[0]} becomes {got['results'][0]} after {int(got['results'][1])} steps")
 
 
 # --- the clock ------------------------------------------------------------------------------------------------------
 
 
-def compared(module, repeats, outliers, grad):
-    """compare_modes on a model with known times, with a torch.compile whose first call is slow.
+class Clock:
+    """Sets how long each call takes, and notes how long it really took."""
 
-    The times are relative to what each call really took, in powers of two: 0 where they agree.
-    """
-    seconds = {"eager": [], "compiled": []}
-    modes, inside = set(), []
+    def __init__(self, repeats, outliers):
+        self.scale = 10 if repeats == 1 else 1  # a single call cannot average out an interruption
+        self.outliers = outliers
+        self.seconds = {"eager": [], "compiled": []}
+        self.modes = set()  # the autograd modes of the calls
+        self.inside = []  # an entry while a compiled call runs
 
-    def wait(kind):
-        """The first call of each kind is slow, then each of them the same, but for an outlier in twelve."""
-        scale = 10 if repeats == 1 else 1  # nothing evens out what interrupts a single call
-        typical = {"eager": 0.001 * scale, "compiled": 0.0005 * scale}[kind]
-        number = len(seconds[kind])
-        first = {"eager": 0.01 * scale, "compiled": 0.02 * scale}[kind]
-        time.sleep(first if number == 0 else 30 * typical if outliers and number % 12 == 7 else typical)
+    def wait(self, kind):
+        """The first call of each kind is slow; the others take the same time, except for an outlier in twelve."""
+        number = len(self.seconds[kind])
+        first = {"eager": 0.01, "compiled": 0.02}[kind] * self.scale
+        typical = {"eager": 0.001, "compiled": 0.0005}[kind] * self.scale
+        time.sleep(first if number == 0 else 30 * typical if self.outliers and number % 12 == 7 else typical)
+
+
+def timed_model(clock):
+    """A model in training mode, with a part in eval mode, whose eager calls take the clock's times."""
 
     class Model(nn.Module):
         def __init__(self):
@@ -866,56 +921,69 @@ def compared(module, repeats, outliers, grad):
 
         def forward(self, x, y):
             started = time.perf_counter()
-            modes.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
-            if not inside:
-                wait("eager")
+            clock.modes.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+            if not clock.inside:
+                clock.wait("eager")
             output = self.frozen(self.norm(x)) + y
-            if not inside:
-                seconds["eager"].append(time.perf_counter() - started)
+            if not clock.inside:
+                clock.seconds["eager"].append(time.perf_counter() - started)
             return output
+
+    model = Model()
+    model.frozen.eval()
+    return model
+
+
+def timed_compile(clock):
+    """A stand-in for torch.compile whose calls take the clock's times, the first one as if it compiled."""
 
     class Compiled(nn.Module):
         def __init__(self, function):
             super().__init__()
-            self.function = (function,)  # so that it is no submodule
+            self.function = (function,)  # in a tuple, so that it is not a submodule
 
         def forward(self, *args, **kwargs):
             started = time.perf_counter()
-            inside.append(True)
-            wait("compiled")
+            clock.inside.append(True)
+            clock.wait("compiled")
             output = self.function[0](*args, **kwargs)
-            inside.pop()
-            seconds["compiled"].append(time.perf_counter() - started)
+            clock.inside.pop()
+            clock.seconds["compiled"].append(time.perf_counter() - started)
             return output
 
     def compile_(model=None, **options):
         return Compiled(model) if model is not None else Compiled
 
-    model = Model()
-    model.frozen.eval()
+    return compile_
+
+
+def powers_of_two_off(seconds, expected):
+    """How far a time is from the expected one, in powers of two, 4 at most; 0 if they agree."""
+    return max(-4, min(4, round(math.log2(max(seconds, 1e-9) / expected))))
+
+
+def compared(module, repeats, outliers, grad):
+    """What compare_modes reports of a model with known times, and how it leaves the model."""
+    clock = Clock(repeats, outliers)
+    model = timed_model(clock)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     attributes = set(vars(model))
     inputs = (torch.arange(12.0).reshape(4, 3), torch.ones(3))
-    real, torch.compile = torch.compile, compile_
+    real, torch.compile = torch.compile, timed_compile(clock)
     try:
         with torch.set_grad_enabled(grad):
             found = module.compare_modes(model, inputs, repeats)
     finally:
         torch.compile = real
-
-    def off(name, expected):
-        """How far a time is from the expected one, in powers of two, 4 at most."""
-        return max(-4, min(4, round(math.log2(max(found[name], 1e-9) / expected))))
-
-    eager, compiled = seconds["eager"], seconds["compiled"]
+    eager, compiled = clock.seconds["eager"], clock.seconds["compiled"]
     return {
         "keys": sorted(found),
-        "eager": off("eager_s", statistics.median(eager[1:] or [1.0])),
-        "compiled": off("compiled_s", statistics.median(compiled[1:] or [1.0])),
-        "first": off("first_call_s", compiled[0] if compiled else 1.0),
+        "eager": powers_of_two_off(found["eager_s"], statistics.median(eager[1:] or [1.0])),
+        "compiled": powers_of_two_off(found["compiled_s"], statistics.median(compiled[1:] or [1.0])),
+        "first": powers_of_two_off(found["first_call_s"], compiled[0] if compiled else 1.0),
         "speedup": math.isclose(found["speedup"], found["eager_s"] / found["compiled_s"], rel_tol=1e-6),
         "calls": [len(eager) > repeats, len(compiled) > repeats],
-        "one mode": len(modes) == 1,
+        "one mode": len(clock.modes) == 1,
         "training": [each.training for each in model.modules()],
         "state": all(torch.equal(value, before[name]) for name, value in model.state_dict().items()),
         "attributes": sorted(set(vars(model)) ^ attributes),
@@ -928,16 +996,18 @@ KEYS = ["compiled_s", "eager_s", "first_call_s", "speedup"]
 @pytest.mark.points(keys=1, times=1, first_call=1, speedup=1)
 @pytest.mark.handout("timing")
 def test_eager_and_compiled_are_timed(submission, part):
-    """Four numbers: seconds of an eager call, of a compiled one and of the first one that compiles, and their ratio."""
+    """Seconds of an eager call, a compiled call and the first, compiling call, and the speedup."""
     got = submission.run(compared, 12, False, True).output
     with part("keys"):
-        expect.that(got["keys"] == KEYS, f"the keys are {got['keys']}")
-        expect.that(all(got["calls"]), "a mode was called fewer times than a warm-up and repeats=12 make")
+        expect.that(got["keys"] == KEYS, f"the keys are {got['keys']}, not {KEYS}")
+        expect.that(all(got["calls"]), "a mode was called fewer times than a warm-up and repeats=12 require")
     with part("times"):
         for name in ("eager", "compiled"):
-            expect.that(got[name] == 0, f"{name}_s is off by {2.0 ** got[name]:.3g} from what a call took")
+            expect.that(got[name] == 0, f"{name}_s is {2.0 ** got[name]:.3g} times what a call took")
     with part("first_call"):
-        expect.that(got["first"] == 0, f"first_call_s is off by {2.0 ** got['first']:.3g} from the first compiled call")
+        expect.that(
+            got["first"] == 0, f"first_call_s is {2.0 ** got['first']:.3g} times what the first compiled call took"
+        )
     with part("speedup"):
         expect.that(got["speedup"], "speedup is not eager_s / compiled_s")
 
@@ -945,8 +1015,8 @@ def test_eager_and_compiled_are_timed(submission, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("timing")
 def test_the_first_calls_do_not_count(submission):
-    """Each mode is warmed up before it is timed: with one repeat the time is that of a later call."""
-    runs = [submission.run(compared, 1, False, True).output for _ in range(3)]  # one of them may be interrupted
+    """Each mode is warmed up before it is timed: with one repeat, the time is that of a later call."""
+    runs = [submission.run(compared, 1, False, True).output for _ in range(3)]  # one may be interrupted
     for name in ("eager", "compiled"):
         off = statistics.median(run[name] for run in runs)
         expect.that(off == 0, f"{name}_s is {2.0**off:.3g} times what a call takes after the first")
@@ -955,10 +1025,10 @@ def test_the_first_calls_do_not_count(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("timing")
 def test_slow_calls_do_not_move_the_average(submission):
-    """One call in twelve that takes thirty times as long leaves the average where it is."""
+    """One call in twelve that takes thirty times as long does not move the average."""
     got = submission.run(compared, 24, True, True).output
     for name in ("eager", "compiled"):
-        expect.that(got[name] == 0, f"two slow calls of 24 make {name}_s {2.0 ** got[name]:.3g} times as long")
+        expect.that(got[name] == 0, f"two slow calls in 24 make {name}_s {2.0 ** got[name]:.3g} times as long")
 
 
 @pytest.mark.points(1)
@@ -967,16 +1037,19 @@ def test_both_modes_do_the_same_work(submission):
     """Eager and compiled calls run in the same autograd mode."""
     for grad in (True, False):
         got = submission.run(compared, 3, False, grad).output
-        expect.that(got["one mode"], "some calls were made with gradients and some without: unlike work")
+        expect.that(got["one mode"], "some calls were made with gradients and some without: the work differs")
 
 
 @pytest.mark.points(training=1, state=1)
 @pytest.mark.handout("timing")
 def test_the_model_comes_back_as_it_was(submission, part):
-    """A model in training mode, with a part of it in eval mode, is left so, with its buffers, and not compiled."""
+    """The model's training and eval modes and its buffers are unchanged, and it is not compiled."""
     got = submission.run(compared, 3, False, False).output
     with part("training"):
-        expect.that(got["training"] == [True, True, False], f"its parts are left with training={got['training']}")
+        expect.that(
+            got["training"] == [True, True, False],
+            f"its parts are left with training={got['training']}, not [True, True, False]",
+        )
     with part("state"):
-        expect.that(got["state"], "running the model has changed its buffers: a batch norm's running statistics")
-        expect.that(not got["attributes"], f"the model has got or lost {', '.join(got['attributes'])}")
+        expect.that(got["state"], "running the model has changed its buffers, a batch norm's running statistics")
+        expect.that(not got["attributes"], f"the model has gained or lost {', '.join(got['attributes'])}")
