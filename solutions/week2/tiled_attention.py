@@ -18,18 +18,18 @@ from torch.nn import functional as F
 
 
 def online_softmax(scores: Tensor, block: int) -> Tensor:
-    """softmax(scores) over the last dimension, its statistics in one pass over the blocks.
+    """softmax(scores) over the last dimension, with its statistics from one pass over blocks.
 
     Algorithm 3 of Milakov and Gimelshein 2018, "Online normalizer calculation for softmax" (arXiv:1805.02867), with
-    blocks of numbers in place of single ones. One block after the other updates each row's running maximum and running
-    sum, so that no row is ever looked at as a whole before both are known. The last block may be shorter.
+    blocks of numbers instead of single ones. Each block in turn updates every row's running maximum and running sum, so
+    that no row is ever processed as a whole before both are known. The last block may be shorter.
 
     Args:
         scores: (..., N), any floating-point dtype and memory layout, finite or -inf. N may be 0.
-        block: numbers of a row that are looked at together.
+        block: how many numbers of a row are processed together.
 
     Returns:
-        (..., N), of scores' dtype, computed in float32 (float64 for float64). A row of nothing but -inf gives zeros.
+        (..., N), of scores' dtype, computed in float32 (float64 for float64). A row of only -inf becomes zeros.
 
     Raises:
         ValueError: block is less than 1; the message says "block" and the number.
@@ -66,41 +66,39 @@ def tiled_attention(
 
     so the last query is aligned with the last key (bottom-right). B, S_q and S_k may be 0.
 
-    Cost, forward and backward, which is counted where it says "tiles":
-        A tile is block_q queries by block_k keys, for any number of heads and sequences at once. No tensor made on the
-        way has more numbers than a tile for all B·H, or than the largest argument or result has.
+    Cost, forward and backward:
+        A tile is block_q queries by block_k keys, for any number of heads and sequences at once. No intermediate tensor
+        has more numbers than one tile for all B·H, or than the largest argument or result.
         A tile in which no query sees a key is not computed: not even NaN in it shows. The products within a tile are
         PyTorch's matrix products (matmul, einsum, …); nothing is compiled and no fused attention is called.
-        For backward no more is kept than a few tensors of the size of the arguments and results: the tiles are
-        computed again.
+        Only a few tensors of the size of the arguments and results are kept for backward: the tiles are recomputed.
 
     Args:
         q: (B, S_q, H, D), float16, bfloat16, float32 or float64. No argument need be contiguous.
         k: (B, S_k, H_k, D), of q's dtype. H is a multiple of H_k, and head h reads key/value head h // (H / H_k).
         v: (B, S_k, H_k, D_v), of q's dtype. D_v may differ from D.
         causal: no query sees a key after its own position: right is 0, whatever window_size says.
-        softmax_scale: what the scores are multiplied by; None means 1 / √D.
+        softmax_scale: the factor of the scores; None means 1 / √D.
         window_size: (left, right), how many keys a query sees before and after its own position; -1 = no bound.
-        softcap: if greater than 0, the scaled scores s become softcap · tanh(s / softcap), before any is hidden.
+        softcap: if greater than 0, the scaled scores s become softcap · tanh(s / softcap), before masking.
         block_q: queries in a tile. The last tile may have fewer.
-        block_k: keys in a tile, likewise.
+        block_k: keys in a tile. The last tile may have fewer.
         return_lse: return lse too.
 
     Returns:
         out (B, S_q, H, D_v), of q's dtype; or (out, lse) with lse (B, H, S_q), float32 (float64 for float64): the
-        natural logarithm of the sum of exp(score) over the keys that are seen, scores scaled and capped.
+        natural logarithm of the sum of exp(score) over the keys seen, with scaled and capped scores.
         Products and sums are accumulated in lse's dtype. A query that sees no key gets out 0 and lse -inf, and no
-        gradient flows through it. Both results are differentiable in q, k and v, once. The arguments are left as they
-        were.
+        gradient flows through it. Both results are differentiable in q, k and v, once. The arguments are not modified.
 
     Raises:
-        ValueError: H is no multiple of H_k (the message names both numbers); block_q or block_k is less than 1 (the
+        ValueError: H is not a multiple of H_k (the message names both numbers); block_q or block_k is less than 1 (the
             message names which, and the number).
     """
     _check_at_least_one(block_q=block_q, block_k=block_k)
     heads, kv_heads = q.size(2), k.size(2)
     if heads % kv_heads:
-        raise ValueError(f"q has {heads} heads, which is no multiple of the {kv_heads} of k and v")
+        raise ValueError(f"q has {heads} heads, which is not a multiple of the {kv_heads} of k and v")
     if softmax_scale is None:
         softmax_scale = 1 / math.sqrt(q.size(-1))
     band = _Band.of(q.size(1), k.size(1), causal, window_size)
@@ -109,10 +107,10 @@ def tiled_attention(
 
 
 def quantize_fp8(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """x ≈ x8 · scale, with one scale for `block` positions of one head: FlashAttention-3's block quantisation.
+    """x ≈ x8 · scale, with one scale per `block` positions of one head: FlashAttention-3's block quantisation.
 
     The scale is the block's largest absolute value divided by 448, the largest number of float8_e4m3fn, so that the
-    block fills the range; 1 where all of the block is 0. The last block may be shorter.
+    block fills the range; it is 1 if the whole block is 0. The last block may be shorter.
 
     Args:
         x: (B, S, H, D), any floating-point dtype. S may be 0.
@@ -147,20 +145,20 @@ def fp8_attention(
     """Attention on q, k and v in float8_e4m3fn: block scales and incoherent processing, as in FlashAttention-3.
 
     Incoherent processing: q and k are multiplied by the same random orthogonal matrix M, random signs followed by a
-    Hadamard transform. The scores stay, (q M)(k M)ᵀ = q kᵀ, but an outlier in one channel is spread over all. Then q,
-    k and v are quantised by `quantize_fp8`. Products are accumulated in float32; the weights of the softmax may stay in
-    float32 or be quantised too. The tiles are those of `tiled_attention`, block queries by block keys. Forward only.
+    Hadamard transform. The scores are unchanged, (q M)(k M)ᵀ = q kᵀ, but an outlier in one channel is spread over all.
+    Then q, k and v are quantised by `quantize_fp8`. Products are accumulated in float32; the softmax's weights may stay
+    in float32 or be quantised too. The tiles are those of `tiled_attention`, block queries by block keys. Forward only.
 
     Args:
         q, k, v, causal, softmax_scale: as in `tiled_attention`. D must be a power of two.
         block: positions along the sequence that share a scale.
 
     Returns:
-        (B, S_q, H, D_v), of q's dtype. Its error is what quantisation makes it: nothing is computed on numbers that
-        have not been in float8_e4m3fn.
+        (B, S_q, H, D_v), of q's dtype. Its error is that of quantisation: nothing is computed from numbers that
+        have not gone through float8_e4m3fn.
 
     Raises:
-        ValueError: D is no power of two; the message names D's value. As `tiled_attention`, for heads and block.
+        ValueError: D is not a power of two; the message names D's value. As in `tiled_attention`, for heads and block.
     """
     dtype = q.dtype
     q, k = _rotate(q.float()), _rotate(k.float())
@@ -170,7 +168,7 @@ def fp8_attention(
     return out.to(dtype)
 
 
-# --- which tiles there are ------------------------------------------------------------------------------------------
+# --- which tiles to compute -----------------------------------------------------------------------------------------
 
 
 def _blocks(start: int, stop: int, block: int) -> Iterator[slice]:
@@ -191,11 +189,11 @@ class _Band:
         left, right = window_size
         if causal:
             right = 0
-        shift = keys - queries  # the last query stands at the last key
+        shift = keys - queries  # the last query is aligned with the last key
         return _Band(queries, keys, shift - left if left >= 0 else -queries, shift + right if right >= 0 else keys)
 
     def tiles(self, block_q: int, block_k: int) -> Iterator[tuple[slice, list[slice]]]:
-        """Each tile of queries, with those tiles of keys in which it sees anything."""
+        """Each tile of queries, with the tiles of keys in which it sees anything."""
         for rows in _blocks(0, self.queries, block_q):
             first = max(rows.start + self.low, 0)  # the first query sees furthest back,
             last = min(rows.stop - 1 + self.high, self.keys - 1)  # the last one furthest ahead
@@ -213,7 +211,7 @@ class _Band:
 
 @dataclass(frozen=True)
 class _Scores:
-    """s = cap(q kᵀ · scale), and the way back."""
+    """s = cap(q kᵀ · scale), and its derivative."""
 
     scale: float
     softcap: float
@@ -230,7 +228,7 @@ class _Scores:
 
 
 class _TiledAttention(torch.autograd.Function):
-    """Each loop body is one tile for all heads. Tensors lie heads first inside: (B, H_k, G, S, D)."""
+    """Each loop body is one tile for all heads. Inside, tensors are heads first: (B, H_k, G, S, D)."""
 
     @staticmethod
     def forward(
@@ -254,7 +252,7 @@ class _TiledAttention(torch.autograd.Function):
                 s = scores(q_i, k_j).masked_fill(band.hides(rows, columns, q.device), -math.inf)
                 m_new = torch.maximum(m, s.amax(dim=-1, keepdim=True))
                 p = torch.exp(s - m_new)  # (B, H_k, G, block_q, block_k)
-                rescale = torch.exp(m - m_new)  # what was summed up so far was relative to the old maximum
+                rescale = torch.exp(m - m_new)  # the sums so far are relative to the old maximum
                 l = rescale * l + p.sum(dim=-1, keepdim=True)
                 o = rescale * o + p @ v_j
                 m = m_new
@@ -267,7 +265,7 @@ class _TiledAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
-        """Algorithm 2, with the gradient of lse, and with the tiles in the order of forward."""
+        """Algorithm 2, with the gradient of lse added and the tiles in forward's order."""
         q, k, v, out, lse = ctx.saved_tensors
         scores, band = ctx.scores, ctx.band
         dq, dk, dv = (torch.zeros_like(x, dtype=lse.dtype) for x in (q, k, v))
@@ -300,7 +298,7 @@ def _heads_first(x: Tensor, kv_heads: int) -> Tensor:
 
 
 def _dequantize(x8: Tensor, scale: Tensor, block: int) -> Tensor:
-    """(B, S, H, D) in float32. What a kernel computes on x8, multiplying each tile by its scales, this gives too."""
+    """(B, S, H, D) in float32, equivalent to a kernel that multiplies x8 and then applies each tile's scales."""
     return x8.float() * scale.repeat_interleave(block, dim=1)[:, : x8.size(1), :, None]
 
 

@@ -21,7 +21,7 @@ from tests.oracles.references import reference
 @pytest.mark.points(1)
 @pytest.mark.handout("online")
 def test_the_worked_example_of_the_online_softmax(submission):
-    """The handout's row of four scores gives 1/8, 2/8, 4/8, 1/8."""
+    """The handout's row of four scores has the softmax 1/8, 2/8, 4/8, 1/8."""
     scores = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()
     expect(submission.call("online_softmax", scores, 2)).close_to(oracle.softmax)
 
@@ -29,7 +29,7 @@ def test_the_worked_example_of_the_online_softmax(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("online")
 def test_softmax_over_the_last_dimension(submission, draw):
-    """Blocks of any size give the softmax: of one number, with a shorter last one, and longer than the row."""
+    """Blocks of any size give the softmax: single numbers, a shorter last block, longer than the row."""
     for block in (1, 5, 30, 64):
         expect(submission.call("online_softmax", draw.normal(2, 3, 30, scale=3.0), block)).close_to(oracle.softmax)
 
@@ -37,10 +37,12 @@ def test_softmax_over_the_last_dimension(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("online")
 def test_the_maximum_may_stand_anywhere(submission, draw):
-    """Scores of ±20,000, their maximum in the last block or the first."""
+    """Scores of ±20,000, with the maximum in the last block or the first, are handled."""
     for descending in (False, True):
         scores = (draw.normal(2, 3, 29) * 6000).sort(descending=descending).values
-        close = torch.cat([scores, scores[..., [0, -1]] + draw.normal(2, 3, 2)], -1)  # no weight is just 0 or 1
+        close = torch.cat(
+            [scores, scores[..., [0, -1]] + draw.normal(2, 3, 2)], -1
+        )  # so that weights are not just 0 and 1
         for moved in (close, close - 40_000):
             expect(submission.call("online_softmax", moved, 4)).close_to(oracle.softmax)
 
@@ -48,7 +50,7 @@ def test_the_maximum_may_stand_anywhere(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("online")
 def test_minus_infinity_hides_a_score(submission, draw):
-    """Scores of -inf get no weight, whole blocks of them neither; a row of nothing else gives zeros."""
+    """Scores of -inf, even whole blocks of them, get no weight; a row of only -inf becomes zeros."""
     scores = draw.normal(3, 4, 17).masked_fill(~draw.mask(3, 4, 17, keep=0.5), -math.inf)
     scores[0, :, :9] = scores[1, :, 4:12] = scores[2, 1] = -math.inf
     expect(submission.call("online_softmax", scores, 4)).close_to(oracle.softmax)
@@ -57,7 +59,7 @@ def test_minus_infinity_hides_a_score(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_the_online_softmax_sums_in_a_wide_dtype(submission, draw):
-    """Long rows of any dtype are as accurate as it allows: the running sum is kept in float32, or float64."""
+    """Long rows are as accurate as their dtype allows: the running sum is in float32, or float64."""
     for dtype in ("float64", "float16", "bfloat16"):
         scores = draw.normal(2, 3000, dtype=dtype, scale=0.1)
         expect(submission.call("online_softmax", scores, 2)).close_to(oracle.softmax)
@@ -66,20 +68,20 @@ def test_the_online_softmax_sums_in_a_wide_dtype(submission, draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("online")
 def test_one_block_follows_the_other(submission, draw):
-    """Each block is worked on by itself: more blocks take more operations."""
+    """Each block is processed separately: more blocks take more operations."""
     scores = draw.normal(4, 512)
     operations = {block: submission.call("online_softmax", scores, block, count=True).counts for block in (512, 8)}
     one, many = operations[512]["ops"], operations[8]["ops"]
     expect.that(
         many >= one + 63,
-        f"64 blocks take {many} operations and 1 block {one}: the rows are looked at as a whole, not block after block",
+        f"64 blocks take {many} operations and 1 block {one}: rows are processed as a whole, not block by block",
     )
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("online")
 def test_rows_may_lie_anywhere_and_be_empty(submission, draw):
-    """Scores in any memory layout, rows of no numbers, and no rows."""
+    """Scores may have any memory layout, empty rows, or no rows."""
     for scores in (draw.normal(9, 2, 5).permute(1, 2, 0), draw.normal(3, 1).expand(3, 10), draw.normal(2, 0),
                    draw.normal(0, 7), draw.normal(11)):  # fmt: skip
         expect(submission.call("online_softmax", scores, 4)).close_to(oracle.softmax)
@@ -88,7 +90,7 @@ def test_rows_may_lie_anywhere_and_be_empty(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("online")
 def test_a_block_of_no_scores_is_refused(submission, draw):
-    """A block of less than 1 is a ValueError."""
+    """A block of less than 1 raises ValueError."""
     for block in (0, -3):
         got = submission.call("online_softmax", draw.normal(2, 5), block)
         expect(got).raises(ValueError, mentioning=["block", str(block)])
@@ -110,7 +112,7 @@ def normal(draw, batch=2, queries=21, keys=21, heads=2, kv_heads=None, width=8, 
 @pytest.mark.points(1)
 @pytest.mark.handout("forward")
 def test_the_worked_example(submission):
-    """The handout's query and four keys give 21 and an lse of ln 8."""
+    """The handout's query and four keys give the output 21 and lse ln 8."""
     q = torch.ones(1, 1, 1, 1)
     k = torch.tensor([1.0, 2.0, 4.0, 1.0]).log().reshape(1, 4, 1, 1)
     v = torch.tensor([8.0, 16.0, 24.0, 32.0]).reshape(1, 4, 1, 1)
@@ -121,7 +123,7 @@ def test_the_worked_example(submission):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("forward")
 def test_a_single_tile(submission, draw, part):
-    """In a single tile it is attention, softmax(Q Kᵀ / √D) V, and its gradients."""
+    """A single tile computes attention, softmax(Q Kᵀ / √D) V, and its gradients."""
     q, k, v = normal(draw)
     with part("output"):
         expect(submission.call("tiled_attention", q, k, v)).close_to(oracle.attention)
@@ -133,7 +135,7 @@ def test_a_single_tile(submission, draw, part):
 @pytest.mark.parametrize("tiles", [[(7, 7), (4, 16), (16, 5)], [(1, 30), (30, 1)]], ids=["several", "extreme"])
 @pytest.mark.handout("forward")
 def test_tiles_of_any_size(submission, draw, part, tiles):
-    """Tiles of any size give the same, also where they do not divide the lengths."""
+    """Tiles of any size give the same result, even if they do not divide the lengths."""
     q, k, v = normal(draw, queries=21, keys=26)
     for block_q, block_k in tiles:
         options = {"block_q": block_q, "block_k": block_k}
@@ -147,7 +149,7 @@ def test_tiles_of_any_size(submission, draw, part, tiles):
 @pytest.mark.parametrize("where", ["moving", "very-low"])
 @pytest.mark.handout("forward")
 def test_scores_far_from_the_ordinary(submission, draw, part, where):
-    """The running maximum moves with every tile, or never; or all scores lie about -3000."""
+    """The running maximum moves with every tile, or never; or all scores are about -3000."""
     q, k, v = normal(draw)
     q[..., 0] = q[..., 0].abs() + 4
     steps = 3 * torch.arange(21.0)[:, None]
@@ -163,7 +165,7 @@ def test_scores_far_from_the_ordinary(submission, draw, part, where):
 @pytest.mark.points(1)
 @pytest.mark.handout("forward")
 def test_a_scale_that_is_given_replaces_the_default(submission, draw):
-    """A softmax_scale that is given replaces 1/√D, also when it is 0."""
+    """A given softmax_scale replaces 1/√D, even if it is 0."""
     q, k, v = normal(draw)
     for scale in (0.7, 0.0):
         got = submission.call("tiled_attention", q, k, v, softmax_scale=scale, block_q=8, block_k=8, grad=True)
@@ -173,7 +175,7 @@ def test_a_scale_that_is_given_replaces_the_default(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("forward")
 def test_lengths_and_widths_may_differ(submission, draw):
-    """One query, one key, more keys than queries or fewer, values of another width."""
+    """One query, one key, more keys than queries or fewer, and values of a different width."""
     for queries, keys, value_width in ((1, 19, 8), (19, 1, 8), (6, 19, 3), (19, 6, 12)):
         q, k, v = normal(draw, queries=queries, keys=keys, value_width=value_width)
         got = submission.call("tiled_attention", q, k, v, block_q=4, block_k=8, return_lse=True, grad=True)
@@ -183,7 +185,7 @@ def test_lengths_and_widths_may_differ(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("forward")
 def test_an_empty_batch_gives_an_empty_result(submission, draw):
-    """No sequences, or no queries, give an empty result of the right shape."""
+    """An empty batch, or no queries, gives an empty result of the right shape."""
     for batch, queries in ((0, 5), (2, 0)):
         q, k, v = normal(draw, batch=batch, queries=queries, keys=7, value_width=6)
         got = submission.call("tiled_attention", q, k, v, return_lse=True, grad=True)
@@ -196,7 +198,7 @@ def test_an_empty_batch_gives_an_empty_result(submission, draw):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("lse")
 def test_lse_comes_with_the_output(submission, draw, part):
-    """return_lse gives the natural logarithm of the softmax's sum as well, and gradients flow through both."""
+    """return_lse also returns the natural log of the softmax's sum; gradients flow through both."""
     q, k, v = normal(draw, heads=3)
     tiles = {"block_q": 8, "block_k": 4, "return_lse": True}
     with part("output"):
@@ -234,7 +236,7 @@ def test_a_loss_on_lse_alone(submission, draw):
 @pytest.mark.parametrize("tiles", [[(8, 8)], [(4, 16), (16, 4)]], ids=["square", "oblong"])
 @pytest.mark.handout("masks")
 def test_a_causal_query_sees_no_later_key(submission, draw, part, tiles):
-    """With causal a query sees the keys up to its own position, whatever the shape of the tiles."""
+    """With causal, a query sees the keys up to its own position, whatever the tiles' shape."""
     q, k, v = normal(draw, queries=40, keys=40)
     for block_q, block_k in tiles:
         options = {"causal": True, "block_q": block_q, "block_k": block_k}
@@ -248,7 +250,7 @@ def test_a_causal_query_sees_no_later_key(submission, draw, part, tiles):
 @pytest.mark.parametrize("lengths", [[(9, 31), (1, 17)], [(31, 30), (17, 1)]], ids=["fewer-queries", "more-queries"])
 @pytest.mark.handout("masks")
 def test_the_last_query_stands_at_the_last_key(submission, draw, part, lengths):
-    """Where the lengths differ, causal is aligned bottom-right: the last query sees all keys."""
+    """If the lengths differ, causal is aligned bottom-right: the last query sees all keys."""
     for queries, keys in lengths:
         q, k, v = normal(draw, queries=queries, keys=keys)
         options = {"causal": True, "block_q": 4, "block_k": 8, "return_lse": True}
@@ -266,7 +268,7 @@ def test_the_last_query_stands_at_the_last_key(submission, draw, part, lengths):
 )
 @pytest.mark.handout("masks")
 def test_a_window_hides_what_is_far_away(submission, draw, causal, windows):
-    """A query sees `left` keys before its position and `right` after it; with causal none after it."""
+    """A query sees `left` keys before its position and `right` after it; none after it with causal."""
     for window in windows:
         for queries in (29, 10):
             q, k, v = normal(draw, queries=queries, keys=29)
@@ -278,7 +280,7 @@ def test_a_window_hides_what_is_far_away(submission, draw, causal, windows):
 @pytest.mark.parametrize("lengths", [[(30, 6), (5, 0)], [(13, 11)]], ids=["whole-tiles", "part-of-a-tile"])
 @pytest.mark.handout("empty-rows")
 def test_a_query_that_sees_no_key_gets_zero(submission, draw, part, lengths):
-    """A query that sees no key gets 0 and an lse of -inf, and leaves no NaN in any gradient."""
+    """A query that sees no key gets 0 and lse -inf, and leaves no NaN in any gradient."""
     for queries, keys in lengths:
         q, k, v = normal(draw, queries=queries, keys=keys)
         for window in ((-1, -1), (3, -1)):
@@ -295,7 +297,7 @@ def test_a_query_that_sees_no_key_gets_zero(submission, draw, part, lengths):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("softcap")
 def test_softcap_bounds_the_scores(submission, draw, part):
-    """With softcap the scaled scores s become softcap · tanh(s / softcap), and lse with them."""
+    """With softcap, the scaled scores s become softcap · tanh(s / softcap), for lse too."""
     for softcap in (1.5, 20.0):
         q, k, v = normal(draw, scale=softcap**0.5)
         options = {"softcap": softcap, "softmax_scale": 0.8, "block_q": 8, "block_k": 8, "return_lse": True}
@@ -308,7 +310,7 @@ def test_softcap_bounds_the_scores(submission, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("softcap")
 def test_hidden_keys_stay_hidden_under_softcap(submission, draw, part):
-    """Keys are hidden after the cap: those that are hidden get no weight, and no NaN comes back through tanh."""
+    """Keys are hidden after the cap: hidden ones get no weight and cause no NaN through tanh."""
     q, k, v = normal(draw, queries=14, keys=23, scale=2.0)
     options = {"softcap": 3.0, "causal": True, "window_size": (9, -1), "block_q": 4, "block_k": 8}
     with part("output"):
@@ -320,7 +322,7 @@ def test_hidden_keys_stay_hidden_under_softcap(submission, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("grouped-heads")
 def test_neighbouring_heads_share_a_key_head(submission, draw, part):
-    """Head h reads key/value head h // (H / H_k), and the gradients of all that read it add up."""
+    """Head h reads key/value head h // (H / H_k), which sums the gradients of all its readers."""
     for heads, kv_heads in ((6, 2), (4, 1)):
         q, k, v = normal(draw, heads=heads, kv_heads=kv_heads)
         options = {"causal": True, "block_q": 8, "block_k": 4, "return_lse": True}
@@ -333,7 +335,7 @@ def test_neighbouring_heads_share_a_key_head(submission, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("grouped-heads")
 def test_heads_that_cannot_be_shared_evenly_are_refused(submission, draw):
-    """A number of heads that is no multiple of the key's is a ValueError."""
+    """A number of heads that is not a multiple of the key heads raises ValueError."""
     got = submission.call("tiled_attention", *normal(draw, heads=7, kv_heads=3))
     expect(got).raises(ValueError, mentioning=["7", "3"])
 
@@ -341,7 +343,7 @@ def test_heads_that_cannot_be_shared_evenly_are_refused(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("forward")
 def test_tiles_of_no_size_are_refused(submission, draw):
-    """A block_q or block_k of less than 1 is a ValueError that says which."""
+    """A block_q or block_k of less than 1 raises ValueError, which names it."""
     q, k, v = normal(draw)
     for name, size in (("block_q", 0), ("block_k", 0), ("block_q", -8), ("block_k", -5)):
         got = submission.call("tiled_attention", q, k, v, **{name: size})
@@ -355,7 +357,7 @@ def test_tiles_of_no_size_are_refused(submission, draw):
 @pytest.mark.parametrize("dtypes", [["float64"], ["float16", "bfloat16"]], ids=["float64", "half"])
 @pytest.mark.handout("precision")
 def test_every_dtype_is_as_accurate_as_it_can_be(submission, draw, part, dtypes):
-    """The result has the inputs' dtype, lse is float32 (float64 for float64), sums are kept in lse's dtype."""
+    """The output has the inputs' dtype; lse, and all sums, are in float32 (float64 for float64)."""
     for dtype in dtypes:
         q, k, v = normal(draw, queries=20, keys=90, heads=4, kv_heads=2, dtype=dtype)
         promised = [q.dtype, torch.promote_types(q.dtype, torch.float32)]
@@ -365,7 +367,7 @@ def test_every_dtype_is_as_accurate_as_it_can_be(submission, draw, part, dtypes)
             expect(got).close_to(oracle.attention, dtypes=promised)
             exact = oracle.attention(q.double(), k.double(), v.double(), **options)[1]
             error = (got.output[1].double() - exact).abs().max().item()
-            expect.that(error < 1e-4, f"lse is off by {error:.2g}: scores and their sums are to be kept in float32")
+            expect.that(error < 1e-4, f"lse is off by {error:.2g}: keep scores and their sums in float32")
         with part("gradients"):
             got = submission.call("tiled_attention", q, k, v, grad=True, **options)
             expect(got).close_to(oracle.attention, dtypes=promised)
@@ -374,7 +376,7 @@ def test_every_dtype_is_as_accurate_as_it_can_be(submission, draw, part, dtypes)
 @pytest.mark.points(1)
 @pytest.mark.handout("precision")
 def test_half_precision_with_large_scores(submission, draw):
-    """Scores of ±100, and long sums of numbers of one sign, in half precision."""
+    """Scores of ±100, and long sums of same-signed numbers, in half precision."""
     for dtype in ("float16", "bfloat16"):
         for scale in (12.0, 0.01):
             q, k, v = normal(draw, queries=9, keys=300, dtype=dtype)
@@ -382,13 +384,13 @@ def test_half_precision_with_large_scores(submission, draw):
             expect(got).close_to(oracle.attention)
     q, k, v = normal(draw, batch=1, queries=600, keys=3, heads=1, dtype="bfloat16")
     got = submission.call("tiled_attention", q / 8, k, v, block_q=1, grad=True, cotangent="expanded")
-    expect(got).close_to(oracle.attention)  # the gradient of v: 600 numbers of one sign, one tile each
+    expect(got).close_to(oracle.attention)  # the gradient of v sums 600 numbers of one sign, from one tile each
 
 
 @pytest.mark.points(2)
 @pytest.mark.handout("forward")
 def test_inputs_need_not_be_contiguous(submission, draw):
-    """Inputs may lie in memory in any way, and so may the gradient that arrives."""
+    """Inputs and the incoming gradient may have any memory layout."""
     sliced = [draw.normal(2, 2, 2 * length, 16)[:, :, ::2, 4:12].transpose(1, 2) for length in (13, 18, 18)]
     expanded = [draw.normal(2, length, 1, 8).expand(2, length, 2, 8) for length in (13, 18, 18)]
     packed = draw.normal(2, 18, 3, 2, 8).unbind(2)
@@ -408,13 +410,13 @@ def gradients_agree_with_differences(module, q, k, v, options):
 @pytest.mark.points(1)
 @pytest.mark.handout("backward")
 def test_gradients_agree_with_finite_differences(submission, draw):
-    """torch.autograd.gradcheck finds no fault in the gradients of output and lse."""
+    """torch.autograd.gradcheck accepts the gradients of output and lse."""
     q, k, v = normal(draw, batch=1, queries=3, keys=5, kv_heads=1, width=3, dtype="float64")
     options = {"softcap": 2.0, "causal": True, "window_size": (3, 0)}
     expect(submission.run(gradients_agree_with_differences, q, k, v, options)).equal_to(True)
 
 
-# --- what must not change -------------------------------------------------------------------------------------------
+# --- what must stay the same ----------------------------------------------------------------------------------------
 
 
 def first_queries(module, q, k, v, length, options):
@@ -424,7 +426,7 @@ def first_queries(module, q, k, v, length, options):
 @pytest.mark.points(1)
 @pytest.mark.handout("masks")
 def test_under_causal_a_prefix_stays_what_it_is(submission, draw):
-    """Under causal the beginning of a sequence gives what it gives alone, whatever follows."""
+    """Under causal, the beginning of a sequence has the same output whatever follows."""
     q, k, v = normal(draw, queries=37, keys=37)
     q[:, 19:], k[:, 19:], v[:, 19:] = 300.0, 300.0, 1e6
     for options in ({}, {"window_size": (10, 10)}):
@@ -435,7 +437,7 @@ def test_under_causal_a_prefix_stays_what_it_is(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("forward")
 def test_the_order_of_keys_does_not_matter(submission, draw):
-    """Keys and values in another order, the same one for both, give the same output and lse."""
+    """Permuting keys and values together changes neither output nor lse."""
     q, k, v = normal(draw, queries=11, keys=37, scale=2.0)
     order = draw.permutation(37)
     got = submission.call("tiled_attention", q, k[:, order], v[:, order], block_q=4, block_k=8, return_lse=True)
@@ -450,40 +452,43 @@ def shifted(q, k, v, shift):
 @pytest.mark.points(1)
 @pytest.mark.handout("lse")
 def test_a_shift_of_all_scores_moves_lse_alone(submission, draw):
-    """Adding one number to all scores leaves the output and adds that number to lse."""
+    """Adding a number to all scores adds it to lse and leaves the output unchanged."""
     q, k, v = normal(draw, queries=11, keys=37)
     for shift in (-20.0, 50.0):
         wider = [torch.cat([x, torch.full_like(x[..., :1], end)], -1) for x, end in ((q, 2.0), (k, shift))]
         options = {"softmax_scale": 0.5, "block_q": 4, "block_k": 8, "return_lse": True}
         got = submission.call("tiled_attention", *wider, v, **options)
         expect(got).close_to(oracle.attention)
-        expect(got).close_to(shifted, q, k, v, shift, factor=256)  # the shift takes some of the digits
+        expect(got).close_to(shifted, q, k, v, shift, factor=256)  # the shift costs some digits
 
 
-# --- what others compute --------------------------------------------------------------------------------------------
+# --- compared with others -------------------------------------------------------------------------------------------
+
+
+def by_name(output, gradients):
+    return {"the output": output, **{f"the gradient of {x}": g for x, g in zip("qkv", gradients, strict=True)}}
+
+
+def flash_attn_s(attention_ref, inputs, above, options, **how):
+    """What flash-attn's reference computes, by name."""
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    output, _ = attention_ref(*inputs, **options, **how)
+    return by_name(output.detach(), torch.autograd.grad(output, inputs, above))
 
 
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("precision")
 def test_it_passes_flash_attn_s_own_test(submission, draw, part):
-    """Its error is at most twice that of flash-attn's reference in the same dtype, as flash-attn's tests demand."""
+    """The error is at most twice that of flash-attn's reference in the same dtype, flash-attn's own rule."""
     attention_ref = reference("flash_attn.utils.testing.attention_ref")
     for dtype in ("float16", "bfloat16"):
         q, k, v = normal(draw, queries=40, keys=70, heads=4, kv_heads=2, width=16, dtype=dtype)
         options = {"causal": True, "window_size": (30, 0), "softcap": 5.0}
         got = submission.call("tiled_attention", q, k, v, block_q=16, block_k=16, grad=True, **options)
         (above,) = cotangents([got.output], "normal", got.request.seed)
-
-        def by_name(output, gradients):
-            return {"the output": output, **{f"the gradient of {x}": g for x, g in zip("qkv", gradients, strict=True)}}
-
-        def theirs(inputs, above=above, options=options, **how):
-            inputs = [x.clone().requires_grad_() for x in inputs]
-            out, _ = attention_ref(*inputs, **options, **how)
-            return by_name(out.detach(), torch.autograd.grad(out, inputs, above))
-
         answer = by_name(got.output, [got.grad(x) for x in (q, k, v)])
-        exact, plain = theirs([q, k, v]), theirs([q, k, v], upcast=False, reorder_ops=True)
+        exact = flash_attn_s(attention_ref, [q, k, v], above, options)
+        plain = flash_attn_s(attention_ref, [q, k, v], above, options, upcast=False, reorder_ops=True)
         for name, right in exact.items():
             error = (answer[name] - right).abs().max()
             allowed = 2 * (plain[name] - right).abs().max() + 2 * (right + 0.3 - 0.3 - right).abs().max()
@@ -501,7 +506,7 @@ def pytorch_s(q, k, v, causal, window_size, softmax_scale, **_):
 @pytest.mark.points(1)
 @pytest.mark.handout("forward")
 def test_it_computes_what_pytorch_s_attention_computes(submission, draw):
-    """It gives what torch.nn.functional.scaled_dot_product_attention gives with the mask written out."""
+    """The result equals PyTorch's scaled_dot_product_attention with an explicit mask."""
     q, k, v = normal(draw, queries=23, keys=37, heads=6, kv_heads=3)
     options = {"causal": True, "window_size": (20, 0), "softmax_scale": 0.5, "block_q": 8, "block_k": 16}
     got = submission.call("tiled_attention", q, k, v, grad=True, **options)
@@ -542,8 +547,8 @@ def calls(draw):
 @settings(max_examples=25)
 @given(call=calls())
 def test_any_legal_call_is_right(submission, draw, call):
-    """Lengths, heads, masks, options and tiles in any combination."""
-    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example is the same when it is tried again
+    """Lengths, heads, masks, options and tiles are right in any combination."""
+    draw.generator.manual_seed(draw.seed + call["seed"])  # so that a repeated example is the same
     q, k, v = normal(draw, dtype=call["dtype"], **call["shape"])
     got = submission.call("tiled_attention", q, k, v, grad=True, **call["options"])
     expect(got).close_to(oracle.attention)
@@ -553,7 +558,7 @@ def test_any_legal_call_is_right(submission, draw, call):
 
 
 def with_nan(module, q, k, v, above, nan_in_q, nan_in_kv, rows, columns, options):
-    """Output and gradients of some rows and columns, with NaN in other positions."""
+    """Output and gradients of some rows and columns, with NaN in others."""
     q, k, v = q.clone(), k.clone(), v.clone()
     q[:, slice(*nan_in_q)] = k[:, slice(*nan_in_kv)] = v[:, slice(*nan_in_kv)] = float("nan")
     inputs = [x.requires_grad_() for x in (q, k, v)]
@@ -588,7 +593,7 @@ def without_nan(q, k, v, above, rows, columns, options):
 def test_nothing_comes_out_of_hidden_tiles(
     submission, draw, queries, keys, nan_in_q, nan_in_kv, rows, columns, options
 ):
-    """Tiles in which no query sees a key are not computed: NaN in them does not show, in no output and no gradient."""
+    """Tiles in which no query sees a key are not computed: NaN in them reaches no output or gradient."""
     q, k, v = normal(draw, queries=queries, keys=keys)
     above = draw.normal(*q.shape)
     got = submission.run(with_nan, q, k, v, above, nan_in_q, nan_in_kv, rows, columns, options)
@@ -599,25 +604,27 @@ def test_nothing_comes_out_of_hidden_tiles(
 
 
 def cost(submission, q, k, v, *, backward=True, **options):
-    """A call and what it costs. Whose matrix products cannot be seen earns nothing here."""
+    """A call and its cost. It has to make visible matrix products and keep little for backward."""
     got = submission.call("tiled_attention", q, k, v, grad=backward, count=True, **options)
     fused = [name for name in got.counts if "scaled_dot_product" in name or "flash" in name or "efficient_att" in name]
-    expect.that(not fused, f"{', '.join(fused)} was called: it hides its tiles, which are to be computed here")
+    expect.that(not fused, f"{', '.join(fused)} was called: it hides its tiles, but your code has to compute them")
     if backward:
         kept = max(got.counts["saved_bytes"], got.counts["held_bytes"])
         few = 4 * 4 * (q.numel() + k.numel() + v.numel() + got.output.numel())
         expect.that(
             kept <= few,
-            f"{kept:,} bytes are kept for backward, four times the arguments and the output are {few:,}: "
-            "the scores of all tiles are kept instead of being computed again",
+            f"{kept:,} bytes are kept for backward, more than four times the arguments and the output, {few:,} bytes: "
+            "the scores of all tiles are kept instead of being recomputed",
         )
     if not options.get("causal") and "window_size" not in options:
         scores = q.size(0) * q.size(2) * q.size(1) * k.size(1)
-        least = (2 + 3 * backward) * 2 * scores * q.size(3)  # products of D multiplications and additions a score
+        least = (
+            (2 + 3 * backward) * 2 * scores * q.size(3)
+        )  # each product takes D multiplications and additions per score
         expect.that(
             got.counts["flops"] >= 0.99 * least,
-            f"{got.counts['flops']:,} FLOPs of matrix products can be seen where the tiles take at least {least:,}: "
-            "the work is done by compiled code, by operations of another kind, or not at all",
+            f"only {got.counts['flops']:,} FLOPs of matrix products are visible, the tiles take at least {least:,}: "
+            "the work is done by compiled code, by other operations, or not at all",
         )
     return got
 
@@ -631,7 +638,7 @@ def flops(submission, *inputs, **options):
 @pytest.mark.points(forward=2, backward=2)
 @pytest.mark.handout("cost")
 def test_nothing_as_large_as_the_scores_is_made(submission, draw, part):
-    """No tensor that is made on the way has more numbers than a tile of every head, or than the largest argument."""
+    """No intermediate tensor has more numbers than one tile of every head, or than the largest argument."""
     q, k, v = normal(draw, batch=1, queries=512, keys=384)
     scores, largest = 2 * 512 * 384, max(2 * 32 * 32, q.numel())
     for name in ("forward", "backward"):
@@ -640,8 +647,8 @@ def test_nothing_as_large_as_the_scores_is_made(submission, draw, part):
             made = got.counts["largest_intermediate_numel"]
             expect.that(
                 made <= 2 * largest,
-                f"a tensor of {made:,} numbers is made, where all scores are {scores:,} "
-                f"and neither a tile of both heads nor an argument has more than {largest:,}",
+                f"an intermediate tensor has {made:,} numbers; all scores are {scores:,}, "
+                f"but a tile of both heads or an argument has at most {largest:,}",
             )
             expect(got).close_to(oracle.attention)
 
@@ -649,7 +656,7 @@ def test_nothing_as_large_as_the_scores_is_made(submission, draw, part):
 @pytest.mark.points(3)
 @pytest.mark.handout("cost")
 def test_what_is_kept_for_backward_grows_with_the_length(submission, draw):
-    """What is kept for backward is of the size of the arguments: twice as much for sequences twice as long."""
+    """What is kept for backward has the size of the arguments: twice as much for twice the length."""
     kept = {}
     for length in (256, 512):
         q, k, v = normal(draw, batch=1, queries=length, keys=length)
@@ -658,18 +665,18 @@ def test_what_is_kept_for_backward_grows_with_the_length(submission, draw):
         arguments = 4 * (q.numel() + k.numel() + v.numel())
         expect.that(
             kept[length] <= 3 * arguments,
-            f"{kept[length]:,} bytes are kept for backward, at length {length}, where q, k and v have {arguments:,}: "
-            "the scores of all tiles are kept instead of being computed again",
+            f"{kept[length]:,} bytes are kept for backward at length {length}, but q, k and v have only {arguments:,}: "
+            "the scores of all tiles are kept instead of being recomputed",
         )
         made = got.counts["largest_intermediate_numel"]
         expect.that(
             made <= 2 * max(2 * 32 * 64, q.numel()),
-            f"little is kept for backward, but a tensor of {made:,} numbers is made: the tiles are no tiles",
+            f"little is kept for backward, but an intermediate tensor has {made:,} numbers: more than a tile",
         )
         expect(got).close_to(oracle.attention)
     expect.that(
         kept[512] <= 2.2 * kept[256],
-        f"{kept[256]:,} bytes are kept for backward at length 256, and {kept[512]:,} at length 512, not twice as many",
+        f"{kept[256]:,} bytes are kept for backward at length 256, {kept[512]:,} at length 512: more than double",
     )
 
 
@@ -677,7 +684,7 @@ def test_what_is_kept_for_backward_grows_with_the_length(submission, draw):
 @pytest.mark.parametrize("name", ["block_q", "block_k"])
 @pytest.mark.handout("cost")
 def test_block_sizes_set_the_size_of_the_tiles(submission, draw, name):
-    """Tiles have block_q times block_k numbers: the largest tensor that is made follows each of the two."""
+    """Tiles have block_q · block_k numbers: the largest intermediate tensor follows each of the two."""
     lengths = {"queries": 512, "keys": 32} if name == "block_q" else {"queries": 32, "keys": 512}
     q, k, v = normal(draw, batch=1, heads=1, width=2, **lengths)
     for size, backward in ((64, False), (128, True), (256, False)):
@@ -685,22 +692,22 @@ def test_block_sizes_set_the_size_of_the_tiles(submission, draw, name):
         made = cost(submission, q, k, v, backward=backward, **tiles).counts["largest_intermediate_numel"]
         expect.that(
             32 * size <= made <= 1.5 * 32 * size,
-            f"with block_q={tiles['block_q']} and block_k={tiles['block_k']} the largest tensor that is made has "
-            f"{made:,} numbers, where a tile has {32 * size:,}",
+            f"with block_q={tiles['block_q']} and block_k={tiles['block_k']} the largest intermediate tensor has "
+            f"{made:,} numbers, but a tile has {32 * size:,}",
         )
 
 
 @pytest.mark.points(forward=2, backward=2)
 @pytest.mark.handout("cost")
 def test_causal_attention_costs_little_more_than_half(submission, draw, part):
-    """At 16 × 16 tiles causal takes no more than 0.6 of the FLOPs of all tiles."""
+    """At 16 × 16 tiles, causal takes at most 0.6 of the FLOPs of all tiles."""
     q, k, v = normal(draw, batch=1, queries=128, keys=128)
     causal, full = (flops(submission, q, k, v, causal=causal, block_q=8, block_k=8) for causal in (True, False))
     for name in ("forward", "backward"):
         with part(name):
             expect.that(
                 0 < causal[name] <= 0.6 * full[name],
-                f"causal takes {causal[name] / full[name]:.0%} of the FLOPs that all tiles take, {name}, "
+                f"causal {name} takes {causal[name] / full[name]:.0%} of the FLOPs of all tiles, "
                 "although 120 of the 256 tiles are hidden",
             )
 
@@ -708,7 +715,7 @@ def test_causal_attention_costs_little_more_than_half(submission, draw, part):
 @pytest.mark.points(2)
 @pytest.mark.handout("cost")
 def test_a_window_makes_the_cost_linear(submission, draw):
-    """With a window twice the length takes twice the FLOPs, forward and backward."""
+    """With a window, twice the length takes twice the FLOPs, forward and backward."""
     for causal in (True, False):
         taken = {}
         for length in (128, 256):
@@ -717,15 +724,15 @@ def test_a_window_makes_the_cost_linear(submission, draw):
             taken[length] = cost(submission, q, k, v, **options).counts["flops"]
         expect.that(
             0 < taken[256] <= 2.2 * taken[128],
-            f"a window of 12 takes {taken[128]:,} FLOPs at length 128 and {taken[256]:,} at length 256, not twice as "
-            "many: tiles outside of the window are computed",
+            f"a window of 12 takes {taken[128]:,} FLOPs at length 128 and {taken[256]:,} at length 256, more than "
+            "twice as many: tiles outside the window are computed",
         )
 
 
 @pytest.mark.points(3)
 @pytest.mark.handout("tiles")
 def test_only_tiles_with_a_visible_key_are_computed(submission, draw):
-    """Tiles in which no query sees a key take no FLOPs, forward and backward, where the lengths differ too."""
+    """Tiles in which no query sees a key take no FLOPs, forward or backward, even if the lengths differ."""
 
     def taken(queries, keys, **options):
         q, k, v = normal(draw, batch=1, queries=queries, keys=keys)
@@ -743,7 +750,7 @@ def test_only_tiles_with_a_visible_key_are_computed(submission, draw):
         expect.that(
             0 < tiles <= wanted + 0.5,  # D = rowsum(dO ∘ O) may be a product too
             f"with {queries} queries, {keys} keys and {options} the FLOPs are those of {tiles:.1f} tiles of 16 × 16, "
-            f"where {wanted} of {queries * keys // 256} have a visible key",
+            f"but only {wanted} of {queries * keys // 256} have a visible key",
         )
 
 
@@ -751,18 +758,18 @@ def test_only_tiles_with_a_visible_key_are_computed(submission, draw):
 
 
 def quantized(module, x, block):
-    """The numbers of x8 and the scale in dtypes that can be compared, and x8's own dtype by name."""
+    """The numbers of x8 and the scale in comparable dtypes, and the name of x8's own dtype."""
     x8, scale = module.quantize_fp8(x, block)
     return [x8.float(), scale, str(x8.dtype)]
 
 
 def check_quantized(submission, x, block):
-    """The scales are the blocks' largest / 448, and each number of x8 is the nearest."""
+    """Each scale is its block's largest absolute value / 448, and each number of x8 is the nearest."""
     x8, scale, dtype = submission.run(quantized, x, block).output
-    expect.that(dtype == "torch.float8_e4m3fn", f"the numbers come in {dtype}, not in torch.float8_e4m3fn")
+    expect.that(dtype == "torch.float8_e4m3fn", f"x8 is {dtype}, not torch.float8_e4m3fn")
     right = oracle.fp8_scale(x.double(), block)
     for name, tensor, shape in (("x8", x8, x.shape), ("scale", scale, right.shape)):
-        expect.that(tensor.shape == shape, f"{name} has the shape {tuple(tensor.shape)}, not {tuple(shape)}")
+        expect.that(tensor.shape == shape, f"{name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
     expect.that(scale.dtype == torch.float32, f"the scale is {scale.dtype}, not torch.float32")
     off = ((scale / right - 1).abs() > 1e-6).nonzero().tolist()
     expect.that(
@@ -771,11 +778,11 @@ def check_quantized(submission, x, block):
         expected=off and f"{right[tuple(off[0])]:.7g} at {tuple(off[0])}",
         got=off and f"{scale[tuple(off[0])]:.7g}",
     )
-    exact = x.double() / right.repeat_interleave(block, 1)[:, : x.size(1), :, None]  # what should have been rounded
-    step = torch.exp2(exact.abs().clamp_min(2.0**-6).log2().floor() - 3)  # three bits behind the leading one
+    exact = x.double() / right.repeat_interleave(block, 1)[:, : x.size(1), :, None]  # what x8 should round
+    step = torch.exp2(exact.abs().clamp_min(2.0**-6).log2().floor() - 3)  # three bits after the leading one
     error = (x8.double() - exact).abs() / step
     expect.that(
-        (error <= 0.5 + 1e-5).all(),  # NaN is no number near it either
+        (error <= 0.5 + 1e-5).all(),  # false for NaN as well
         f"{int((~(error <= 0.5 + 1e-5)).sum())} of {x.numel()} numbers are not x / scale rounded to the nearest",
     )
 
@@ -783,17 +790,19 @@ def check_quantized(submission, x, block):
 @pytest.mark.points(1)
 @pytest.mark.handout("fp8")
 def test_the_worked_example_of_fp8(submission):
-    """The handout's four numbers become 448, -144, 32 and 0 with the scale 1/64."""
+    """The handout's four numbers become 448, -144, 32 and 0 with scale 1/64."""
     x = torch.tensor([7.0, -2.3, 0.51, 0.0]).reshape(1, 4, 1, 1)
     x8, scale, _ = submission.run(quantized, x, 4).output
     expect.that(scale.flatten().tolist() == [1 / 64], f"the scale is {scale.flatten().tolist()}, not 7 / 448 = 1 / 64")
-    expect.that(x8.flatten().tolist() == [448, -144, 32, 0], f"the numbers are {x8.flatten().tolist()}")
+    expect.that(
+        x8.flatten().tolist() == [448, -144, 32, 0], f"the numbers are {x8.flatten().tolist()}, not [448, -144, 32, 0]"
+    )
 
 
 @pytest.mark.points(2)
 @pytest.mark.handout("fp8")
 def test_each_block_has_a_scale_of_its_own(submission, draw):
-    """Each block of positions of each head has its own scale, the last and shorter one too."""
+    """Each block of positions of each head has its own scale, including the shorter last one."""
     for length, block in ((16, 4), (19, 8), (5, 64)):
         check_quantized(submission, draw.normal(2, length, 3, 8) * torch.exp(2 * draw.normal(2, length, 3, 1)), block)
 
@@ -801,7 +810,7 @@ def test_each_block_has_a_scale_of_its_own(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("fp8")
 def test_blocks_of_any_magnitude_are_quantised(submission, draw):
-    """Numbers about 1e-30 and 1e30, half precision, sequences of no positions, blocks of nothing but zeros."""
+    """Numbers about 1e-30 and 1e30, half precision, empty sequences and blocks of zeros are quantised."""
     x = draw.normal(2, 12, 2, 4) * 10.0 ** torch.tensor([-30.0, 0.0, 30.0]).repeat_interleave(4)[:, None, None]
     x[0, 4:8] = 0.0
     for each in (x, x[:, 4:8].bfloat16(), x[:, 4:8].half(), x[:, :0], x.double()):
@@ -811,20 +820,23 @@ def test_blocks_of_any_magnitude_are_quantised(submission, draw):
 
 
 def error_of(answer, exact):
-    """The root of the mean squared error."""
+    """The root mean square error."""
     return (answer.double() - exact).square().mean().sqrt().item()
 
 
 def fp8_errors(submission, q, k, v, **options):
-    """The submission's error, and that of the oracle with and without the rotation, on q, k and v as they are."""
+    """The submission's error, and the oracle's with and without the rotation."""
     got = submission.call("fp8_attention", q, k, v, **options)
     got.require_answer()
     shape, dtype = (*q.shape[:3], v.size(3)), q.dtype
-    came = f"a tensor {tuple(got.output.shape)} of {got.output.dtype}"
+    output = got.output
     expect.that(
-        got.output.shape == shape and got.output.dtype == dtype, f"{tuple(shape)} of {dtype} is wanted", got=came
+        output.shape == shape and output.dtype == dtype,
+        "wrong shape or dtype",
+        expected=f"shape {shape}, {dtype}",
+        got=f"shape {tuple(output.shape)}, {output.dtype}",
     )
-    expect.that(got.output.isfinite().all(), "there are NaN or inf in the output")
+    expect.that(output.isfinite().all(), "there are NaN or inf in the output")
     exact_options = {name: value for name, value in options.items() if name != "block"}
     exact = oracle.attention(q.double(), k.double(), v.double(), **exact_options)
     return [
@@ -834,11 +846,13 @@ def fp8_errors(submission, q, k, v, **options):
 
 
 def about_as_exact_as_fp8(mine, theirs):
-    """One quantisation more, that of the softmax's weights, is allowed; none at all is not."""
-    expect.that(mine <= 2 * theirs, f"the error is {mine:.2g}, where rounding q, k and v to FP8 explains {theirs:.2g}")
+    """Also quantising the softmax's weights is allowed; not quantising at all is not."""
+    expect.that(
+        mine <= 2 * theirs, f"the error is {mine:.2g}, but rounding q, k and v to FP8 explains only {theirs:.2g}"
+    )
     expect.that(
         mine >= 0.5 * theirs,
-        f"the error is only {mine:.2g}, where rounding q, k and v to FP8 makes one of {theirs:.2g}: "
+        f"the error is only {mine:.2g}, but rounding q, k and v to FP8 causes one of {theirs:.2g}: "
         "not all of them go through float8_e4m3fn",
     )
 
@@ -847,7 +861,7 @@ def about_as_exact_as_fp8(mine, theirs):
 @pytest.mark.parametrize("what", ["all", "scores", "values"])
 @pytest.mark.handout("fp8-attention")
 def test_fp8_attention_is_as_exact_as_fp8_can_be(submission, draw, what):
-    """Its error is that of rounding q, k and v to float8_e4m3fn: of all, of q and k, of v."""
+    """The error is that of rounding to float8_e4m3fn: of q, k and v, of q and k alone, of v alone."""
     q, k, v = normal(draw, batch=1, queries=96, keys=96, width=32)
     if what == "scores":
         v = v.sign()
@@ -860,7 +874,7 @@ def test_fp8_attention_is_as_exact_as_fp8_can_be(submission, draw, what):
 @pytest.mark.points(2)
 @pytest.mark.handout("hadamard")
 def test_the_rotation_tames_outliers(submission, draw):
-    """Where q and k have a channel of outliers the Hadamard transform at least halves the error."""
+    """If q and k have a channel of outliers, the Hadamard transform at least halves the error."""
     q, k, v = normal(draw, batch=1, queries=256, keys=256, width=128)
     channel = int(draw.integers(0, 128))
     q[..., channel] += 10.0
@@ -868,8 +882,8 @@ def test_the_rotation_tames_outliers(submission, draw):
     mine, rotated, not_rotated = fp8_errors(submission, q, k, v)
     expect.that(
         mine <= 0.5 * not_rotated,
-        f"with outliers in a channel of q and k the error is {mine:.2g}: {mine / not_rotated:.2f} times what it is "
-        f"without any transform, and the Hadamard transform makes {rotated / not_rotated:.2f} times of it",
+        f"with outliers in a channel of q and k the error is {mine:.2g}, {mine / not_rotated:.2f} times the error "
+        f"without a transform; with the Hadamard transform it is {rotated / not_rotated:.2f} times",
     )
     about_as_exact_as_fp8(mine, rotated)
 
@@ -877,7 +891,7 @@ def test_the_rotation_tames_outliers(submission, draw):
 @pytest.mark.points(2)
 @pytest.mark.handout("fp8-attention")
 def test_block_scales_keep_small_blocks(submission, draw):
-    """Blocks and heads whose numbers are 10⁸ times smaller than others' keep their digits."""
+    """Blocks and heads with numbers 10⁸ times smaller than others' keep their digits."""
     q, k, v = normal(draw, batch=2, queries=96, keys=96, width=32)
     size = 10.0 ** torch.tensor([-4.0, 0.0, 4.0]).repeat_interleave(32)[:, None, None]  # of each block of 32
     heads = torch.tensor([1.0, 1e5])[:, None]
@@ -891,15 +905,15 @@ def test_block_scales_keep_small_blocks(submission, draw):
             mine, right = error_of(got.output[part], exact[part]), error_of(theirs[part], exact[part])
             expect.that(
                 mine <= 3 * right,
-                f"in block {block} of head {head} the error is {mine:.2g}, where FP8 with a scale for each block of "
-                f"each head makes one of {right:.2g}",
+                f"in block {block} of head {head} the error is {mine:.2g}, but only {right:.2g} with FP8 and a "
+                "scale for each block of each head",
             )
 
 
 @pytest.mark.points(2)
 @pytest.mark.handout("fp8-attention")
 def test_fp8_attention_takes_the_options_of_attention(submission, draw):
-    """causal, softmax_scale, grouped heads, lengths that no block divides and half precision work as above."""
+    """causal, softmax_scale, grouped heads, uneven lengths and half precision work as in tiled_attention."""
     for options, shape in (
         ({"causal": True}, {}),
         ({"softmax_scale": 0.6}, {}),
@@ -909,13 +923,13 @@ def test_fp8_attention_takes_the_options_of_attention(submission, draw):
     ):
         q, k, v = normal(draw, **{"queries": 64, "keys": 64, "width": 16} | shape)
         mine, theirs, _ = fp8_errors(submission, q, k, v, block=16, **options)
-        expect.that(mine <= 2 * theirs, f"the error is {mine:.2g}, where rounding to FP8 explains {theirs:.2g}")
+        expect.that(mine <= 2 * theirs, f"the error is {mine:.2g}, but rounding to FP8 explains only {theirs:.2g}")
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("hadamard")
 def test_a_width_that_is_no_power_of_two_is_refused(submission, draw):
-    """A head width that is no power of two is a ValueError that names it."""
+    """A head width that is not a power of two raises ValueError, which names it."""
     for width in (12, 96):
         got = submission.call("fp8_attention", *normal(draw, width=width))
         expect(got).raises(ValueError, mentioning=[str(width)])
@@ -924,14 +938,14 @@ def test_a_width_that_is_no_power_of_two_is_refused(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("fp8-attention")
 def test_fp8_attention_is_tiled_too(submission, draw):
-    """It makes no tensor as large as the scores either."""
+    """fp8_attention makes no tensor as large as the scores either."""
     q, k, v = normal(draw, batch=1, queries=256, keys=256, width=8)
     got = submission.call("fp8_attention", q, k, v, block=32, count=True)
     made = got.counts["largest_intermediate_numel"]
     expect.that(
         made <= 2 * q.numel(),
-        f"a tensor of {made:,} numbers is made, where an argument has {q.numel():,} and all scores are {2 * 256**2:,}",
+        f"an intermediate tensor has {made:,} numbers; an argument has {q.numel():,}, all scores are {2 * 256**2:,}",
     )
     exact = oracle.attention(q.double(), k.double(), v.double())
     mine, theirs = error_of(got.output, exact), error_of(oracle.fp8_attention(q, k, v, block=32), exact)
-    expect.that(mine <= 2 * theirs, f"the error is {mine:.2g}, where rounding to FP8 explains {theirs:.2g}")
+    expect.that(mine <= 2 * theirs, f"the error is {mine:.2g}, but rounding to FP8 explains only {theirs:.2g}")
