@@ -1,4 +1,4 @@
-"""Which of PyTorch's attention kernels takes a call, and why another one refuses it.
+"""Which of PyTorch's attention kernels accept a call, and why the others refuse it.
 
 `torch.nn.functional.scaled_dot_product_attention` (SDPA) has several implementations, the members of
 `torch.nn.attention.SDPBackend`, and picks one by device, dtype, shapes, strides, mask and dropout.
@@ -24,14 +24,14 @@ def usable_backends(
     is_causal: bool = False,
     dropout_p: float = 0.0,
 ) -> list[SDPBackend]:
-    """Every backend that, as the only one allowed, performs this call here and now.
+    """Every backend that can perform this call here and now if it is the only one allowed.
 
-    The arguments are those of SDPA and may be anything that it may be called with, wrong calls as well: those no
-    backend takes. Whatever is switched on or off outside changes nothing, and nothing is left changed: no switch, no
-    random state, no warning filter. No warning is heard.
+    The arguments are those of SDPA and may be anything that can be passed to it, including wrong calls, which no
+    backend accepts. Backends switched on or off by the caller make no difference, and nothing is left changed: no
+    switch, no random state, no warning filter. No warning reaches the caller.
 
     Args:
-        query: (B, H, L, D), in PyTorch's own words `(N, ..., L, E)`.
+        query: (B, H, L, D), in PyTorch's notation `(N, ..., L, E)`.
         key: (B, H, S, D).
         value: (B, H, S, D_v).
         attn_mask: broadcasts to (B, H, L, S); boolean or of query's dtype.
@@ -39,7 +39,7 @@ def usable_backends(
         dropout_p: as in SDPA.
 
     Returns:
-        Members of `SDPBackend` without ERROR, each once, in any order; [] where there is none.
+        Members of `SDPBackend` except ERROR, each once, in any order; [] if there is none.
     """
     raise NotImplementedError
 
@@ -53,7 +53,7 @@ def attend_with(
     is_causal: bool = False,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """SDPA by this backend and no other, whatever is switched on or off outside.
+    """SDPA by this backend and no other, whatever the caller has switched on or off.
 
     Args:
         backend: a member of `SDPBackend`. The other arguments are those of `usable_backends`.
@@ -62,8 +62,8 @@ def attend_with(
         What SDPA returns: (B, H, L, D_v), differentiable.
 
     Raises:
-        RuntimeError: PyTorch refuses the call with this backend. All switches are as they were then, too.
-        ValueError: backend is no member of `SDPBackend`; the message shows it.
+        RuntimeError: PyTorch refuses the call with this backend. The switches are restored in that case, too.
+        ValueError: backend is not a member of `SDPBackend`; the message shows it.
     """
     raise NotImplementedError
 
@@ -77,16 +77,16 @@ def why_not(
     is_causal: bool = False,
     dropout_p: float = 0.0,
 ) -> str | None:
-    """PyTorch's own reason why the backend refuses the call; None where it performs it.
+    """PyTorch's own reason why the backend refuses the call; None if it performs it.
 
-    PyTorch says it in warnings ("Flash attention kernel not used because: …", and the reason in the next one) and then
-    raises an error that only says that no kernel is left. Where there are no warnings, the error is the reason.
+    PyTorch gives it in warnings ("Flash attention kernel not used because: …", and the reason in the next one) and then
+    raises an error that only says that no kernel is available. If there are no warnings, the error is the reason.
 
     Args:
-        backend: a member of `SDPBackend`. The other arguments are those of `usable_backends`, and so is the promise
-            that nothing is left changed and no warning is heard.
+        backend: a member of `SDPBackend`. The other arguments are those of `usable_backends`. As there, nothing is left
+            changed, and no warning reaches the caller.
 
     Returns:
-        Text that holds PyTorch's words as they are, any others beside them.
+        Text that contains PyTorch's words verbatim, possibly among others.
     """
     raise NotImplementedError
