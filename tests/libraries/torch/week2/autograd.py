@@ -1,4 +1,4 @@
-"""PyTorch's own silu, and its optimizer. Its engine is what a Tensor of one's own does without."""
+"""PyTorch's own silu and optimizer. Its engine cannot stand in for a Tensor of one's own."""
 
 from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""PyTorch's own compiler, as far as each stage can be asked for."""
+"""PyTorch's own compiler, as far as each stage is accessible."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""MXFP4 on the bits of float64, which holds every input exactly: integers, and no rounding but the one meant."""
+"""MXFP4 on the bits of float64, which holds every input exactly: integers, and only the intended rounding."""
 
 import torch
 
@@ -25,8 +25,8 @@ def quantize_mxfp4(x):
     sign, exponent, fraction = _bits(x.reshape(*lead, width // 32, 32))
     top = exponent.amax(-1, keepdim=True)  # the block's largest magnitude has the largest exponent field
     scale = (top - 1023 - 2).clamp(-127, 127)
-    relative = exponent - 1023 - scale  # 2 for what lies in [4, 8) times the scale
-    # From 1 on, the code is exponent and first fraction bit; rounding carries from the one into the other by itself.
+    relative = exponent - 1023 - scale  # 2 for values in [4, 8) times the scale
+    # From 1 on, the code is exponent and first fraction bit; rounding carries from one into the other.
     normal = _shift_right(((relative + 1).clamp(min=0) << 52) | fraction, torch.full_like(fraction, 51))
     # Below 1, count halves.
     small = _shift_right(fraction | (1 << 52), (51 - relative).clamp(min=1))

@@ -1,4 +1,4 @@
-"""A closure a tensor, which hands gradients to its operands; the youngest tensor comes first."""
+"""A closure per tensor, which passes gradients to its operands; the youngest tensor comes first."""
 
 import heapq
 import itertools

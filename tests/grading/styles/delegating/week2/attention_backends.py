@@ -1,4 +1,4 @@
-"""One function that answers for all backends at once, the others look the answer up."""
+"""One function answers for all backends at once; the others look up its answer."""
 
 import contextlib
 import io

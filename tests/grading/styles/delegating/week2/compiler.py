@@ -95,7 +95,7 @@ def linear_relu(input, weight, bias=None):
 
 
 def fuse(graph_module):
-    """Builds the graph anew and then gives it to the module."""
+    """Rebuilds the graph and then assigns it to the module."""
     kind = {}
     for node in graph_module.graph.nodes:
         called = type(graph_module.get_submodule(node.target)) if node.op == "call_module" else node.target
@@ -139,7 +139,7 @@ def masked_mean(x, mask):
 
 
 def clip_by_norm(x, max_norm):
-    """The norm is never needed where it is not larger, so it is replaced by max_norm there: x · 1."""
+    """The norm is not needed if it is not larger, so max_norm replaces it there: x · 1."""
     norm = torch.linalg.vector_norm(x)
     tall = torch.where(norm > max_norm, norm, torch.full_like(norm, max(max_norm, 1e-30)))
     return x * torch.where(norm > max_norm, max_norm / tall, torch.ones_like(tall))

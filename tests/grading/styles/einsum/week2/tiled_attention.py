@@ -29,7 +29,7 @@ def _plan(queries, keys, low, high, block_q, block_k):
 
 
 def _part(x, span, length):
-    """The positions of `span`, filled up with zeros to `length`."""
+    """The positions of `span`, zero-padded to `length`."""
     return F.pad(x[:, span.start : span.stop], (0, 0, 0, 0, 0, length - len(span)))
 
 

@@ -19,7 +19,7 @@ TRANSFORMERS_OWN = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()} & {
 
 
 class Attention:
-    """A callable object: registers take anything that can be called."""
+    """A callable object: registers accept any callable."""
 
     def __call__(self, module, query, key, value, attention_mask=None, *, scaling=None, dropout=0.0, softcap=None,
                  s_aux=None, position_bias=None, **kwargs):  # fmt: skip
@@ -50,7 +50,7 @@ def register_attention(name):
 
 def load_with_best_attention(path, **kwargs):
     load = functools.partial(transformers.AutoModelForCausalLM.from_pretrained, path, **kwargs)
-    model = load()  # says at once whether the path is wrong
+    model = load()  # fails at once for a wrong path
     half = model.dtype in (torch.float16, torch.bfloat16)
     lines = []
     for candidate in ("flash_attention_3", "flash_attention_2"):

@@ -101,7 +101,7 @@ def tiled_attention(
         right = 0
 
     def seen(i, rows, j, columns, device):
-        """What is visible of a tile; None where nothing is."""
+        """What is visible in a tile; None if nothing is."""
         at = torch.arange(i, i + rows, device=device)[:, None] + keys - queries
         key = torch.arange(j, j + columns, device=device)
         visible = torch.ones(rows, columns, dtype=torch.bool, device=device)

@@ -1,4 +1,4 @@
-"""With the four switches of torch.backends.cuda, set and set back by hand."""
+"""With the four switches of torch.backends.cuda, set and restored by hand."""
 
 import warnings
 

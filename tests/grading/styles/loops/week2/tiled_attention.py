@@ -1,4 +1,4 @@
-"""One head at a time, in plain matrices; backward with the key tiles outside, as the paper has it; FP8 tile by tile."""
+"""One head at a time, in plain matrices; backward with key tiles outermost, as in the paper; FP8 tile by tile."""
 
 import math
 
@@ -31,7 +31,7 @@ def _limits(queries, keys, causal, window):
 
 
 def _hidden(i, j, rows, columns, limits):
-    """What is hidden in a tile; None where all is."""
+    """What is hidden in a tile; None if everything is."""
     below, above = limits
     if j > i + rows - 1 + above or j + columns - 1 < i + below:
         return None

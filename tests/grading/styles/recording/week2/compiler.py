@@ -1,4 +1,4 @@
-"""Backends that record what they are handed; fusion by a Transformer-like rewrite into modules; closed forms."""
+"""Backends that record their inputs; fusion by a Transformer-like rewrite into modules; closed forms."""
 
 import time
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ def lower(graph_module, *args):
 
 
 class LinearRelu(nn.Module):
-    """Holds the module itself, or stands for the function."""
+    """Holds the module itself, or represents the function."""
 
     def __init__(self, linear=None):
         super().__init__()

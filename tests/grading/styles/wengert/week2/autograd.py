@@ -1,4 +1,4 @@
-"""A Wengert list: every result is written down by name and operands, and backward reads the list from its end.
+"""A Wengert list: every result is recorded by name and operands, and backward reads the list from the end.
 
 The list holds its entries weakly, so that an entry goes with the last tensor that needs it. What an operation's
 derivative is stands in a table, not in closures.
