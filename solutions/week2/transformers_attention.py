@@ -96,7 +96,7 @@ def load_with_best_attention(path: str | os.PathLike[str], **kwargs: Any) -> tup
         else:
             return model, "\n".join([f"{implementation} runs here.", *refusals])
     model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
-    return model, "\n".join([f"{model.config._attn_implementation} is what is left.", *refusals])
+    return model, "\n".join([f"{model.config._attn_implementation} is the default.", *refusals])
 
 
 def _attention(

@@ -79,7 +79,7 @@ def captured_pieces(module, x):
 @pytest.mark.points(graphs=1, breaks=1, why=1, where=1)
 @pytest.mark.handout("breaks")
 def test_every_break_says_why_and_where(submission, draw, part):
-    """A print, an .item() and an if on a tensor split a function into four graphs; each break says why and where."""
+    """print, .item() and an if on a tensor split a function into four graphs; each break says why and where."""
     got = submission.run(captured_pieces, draw.normal(3, 5)).output
     with part("graphs"):
         expect.that(got["graphs"] == 4, f"{got['graphs']} graphs were captured instead of 4")
