@@ -329,7 +329,7 @@ class Watcher:
         """The mask without what is outside the launch's tensors, which is noted."""
         inside, outside = split_by_region(self.regions, pointers, mask)
         if not self.seen["strays"] and outside.any():
-            self.seen["strays"] = f"{verb} {int(outside.sum())} numbers outside the tensors that the kernel was given"
+            self.seen["strays"] = f"{verb} {int(outside.sum())} numbers outside the tensors it was given"
         return as_mask(inside)
 
     def spoil(self, kind, value):
