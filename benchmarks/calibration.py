@@ -129,8 +129,8 @@ def report(
         f"# {number} judgements of known speeds",
         "",
         f"`python -m benchmarks.calibration` on {machine_kind()}, Python {platform.python_version()}, "
-        f"torch {metadata.version('torch')}. The limit is {LIMIT:g} times the reference's speed; each implementation's "
-        "speed is a factor of the limit.",
+        f"torch {metadata.version('torch')}. The limit is {LIMIT:g} times the reference's speed; the implementations' "
+        "speeds are given as factors of the limit.",
         "",
         f"| machine | factor of the limit | {' | '.join(verdicts)} |",
         "|---|---|---|---|---|",
