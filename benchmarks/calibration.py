@@ -1,9 +1,9 @@
-"""Can a verdict on speed be trusted on this machine? A thousand judgements of functions whose speed is known.
+"""Can a verdict on speed be trusted on this machine? A thousand judgements of functions of known speed.
 
-`python -m benchmarks.calibration` has implementations at 0.7, 0.9, 1.1 and 1.4 of a limit judged as a graded test
-judges them, half of the times while another program keeps every core busy, and writes what came out to
-benchmarks/MACHINE/calibration.md. It takes about half an hour. Judged right is "too slow" below the limit and
-"fast enough" above it; 0.95 to 1.05 is the declared grey zone, in which none of them lies.
+`python -m benchmarks.calibration` judges implementations at 0.7, 0.9, 1.1 and 1.4 times a limit as a graded test does,
+half of them while another program keeps every core busy, and writes the results to benchmarks/MACHINE/calibration.md.
+It takes about half an hour. The right verdict is "too slow" below the limit and "fast enough" above it; none of the
+implementations is in the declared grey zone from 0.95 to 1.05.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from grading.run.executors import Isolated
 ROOT = Path(__file__).parents[1]
 LIMIT = 0.8
 FACTORS = (0.7, 0.9, 1.1, 1.4)
-UNITS = 200  # of work that the reference does in a call: a few milliseconds
+UNITS = 200  # of work in a call of the reference: a few milliseconds
 SOURCE = """import torch
 
 
@@ -50,7 +50,7 @@ JUDGED_BY_ONE_PAIR_OF_PROCESSES = 25
 
 @contextlib.contextmanager
 def load(busy: bool) -> Iterator[None]:
-    """Another program on every core, where `busy`."""
+    """With another program on every core, if `busy`."""
     burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range((os.cpu_count() or 1) * busy)]
     try:
         yield
@@ -61,31 +61,31 @@ def load(busy: bool) -> Iterator[None]:
 
 
 def trees(folder: Path) -> dict[float, Tree]:
-    """Trees that are so many times as fast as the limit asks for; under 0, the reference."""
-    made = {}
+    """A tree for each factor, that many times as fast as the limit requires; under 0, the reference."""
+    found = {}
     for factor in (0.0, *FACTORS):
         path = folder / f"{factor}" / "week1" / "work.py"
         path.parent.mkdir(parents=True)
         path.write_text(SOURCE.format(units=round(UNITS / (LIMIT * factor)) if factor else UNITS), "utf-8")
-        made[factor] = Tree(f"{factor}", (folder / f"{factor}",))
-    return made
+        found[factor] = Tree(f"{factor}", (folder / f"{factor}",))
+    return found
 
 
-def judge(number: int, made: dict[float, Tree]) -> Iterator[tuple[float, str, int]]:
-    """The (factor, verdict, pairs) of so many judgements, in processes that a few of them share."""
+def judge(number: int, candidates: dict[float, Tree]) -> Iterator[tuple[float, str, int]]:
+    """(factor, verdict, pairs) of each judgement; several judgements share a pair of processes."""
     limit = AtLeast((f"{LIMIT}x",), ("reference",))
     for begun in range(0, number, JUDGED_BY_ONE_PAIR_OF_PROCESSES):
         executors = [Isolated((), 0), Isolated((), 0)]
         for index in range(begun, min(begun + JUDGED_BY_ONE_PAIR_OF_PROCESSES, number)):
             factor = FACTORS[index % len(FACTORS)]
-            sides = [
+            submission, reference = (
                 Submission(tree, "week1/work", executor, seed=index, seconds=60, process=Process(), timed=True)
-                for tree, executor in zip((made[factor], made[0.0]), executors, strict=True)
-            ]
-            contest = Contest(*sides, "reference", limit, "cpu")
+                for tree, executor in zip((candidates[factor], candidates[0.0]), executors, strict=True)
+            )
+            contest = Contest(submission, reference, "reference", limit, "cpu")
             try:
                 comparison = contest.run(lambda submission, draw: submission.call("work", draw.normal(96, 96)))
-            except Unmet:  # it is accused of tampering with its clock
+            except Unmet:  # accused of tampering with its clock
                 yield factor, "too slow", 0
             else:
                 yield factor, comparison.verdict(LIMIT), len(comparison.pairs)
@@ -101,11 +101,11 @@ def main() -> int:
     pairs: Counter[bool] = Counter()
     seconds: dict[bool, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        made = trees(Path(folder))
+        candidates = trees(Path(folder))
         for busy in (False, True):
             started = time.monotonic()
             with load(busy):
-                for factor, verdict, taken in tqdm(judge(number // 2, made), total=number // 2, disable=None):
+                for factor, verdict, taken in tqdm(judge(number // 2, candidates), total=number // 2, disable=None):
                     counts[busy, factor, verdict] += 1
                     pairs[busy] += taken
             seconds[busy] = time.monotonic() - started
@@ -126,11 +126,11 @@ def report(
 ) -> str:
     verdicts = ("too slow", "inconclusive", "fast enough")
     lines = [
-        f"# {number} judgements of a speed that is known",
+        f"# {number} judgements of known speeds",
         "",
         f"`python -m benchmarks.calibration` on {machine_kind()}, Python {platform.python_version()}, "
-        f"torch {metadata.version('torch')}. Each implementation stands at a factor of the limit, {LIMIT:g} times the "
-        "speed of the reference.",
+        f"torch {metadata.version('torch')}. The limit is {LIMIT:g} times the reference's speed; the implementations' "
+        "speeds are given as factors of the limit.",
         "",
         f"| machine | factor of the limit | {' | '.join(verdicts)} |",
         "|---|---|---|---|---|",
@@ -142,12 +142,12 @@ def report(
     lines.append("")
     for busy, name in ((False, "idle"), (True, "busy")):
         total = sum(count for (each, _, _), count in counts.items() if each == busy)
-        open_ = sum(counts[busy, factor, "inconclusive"] for factor in FACTORS)
+        inconclusive = sum(counts[busy, factor, "inconclusive"] for factor in FACTORS)
         false = sum(
             count for (each, factor, verdict), count in counts.items() if each == busy and wrong(factor, verdict)
         )
         lines.append(
-            f"- {name}: {false} wrong verdicts, {open_} inconclusive ({open_ / total:.1%}), "
+            f"- {name}: {false} wrong verdicts, {inconclusive} inconclusive ({inconclusive / total:.1%}), "
             f"{pairs[busy] / total:.0f} pairs and {seconds[busy] / total:.2f} s a judgement"
         )
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
-"""How fast the solutions' kernels are on this GPU, beside the kernels of the libraries that are installed.
+"""How fast the solutions' kernels are on this GPU, compared with those of the installed libraries.
 
 `python -m benchmarks.gpu` measures attention (bfloat16, head dimensions 64 and 128, 1k to 16k tokens, causal and not)
 and the selective scan (2048 channels, 16 states, 2k to 16k tokens), forward and backward, in under ten minutes, and
-writes two tables to benchmarks/MACHINE/kernels.md. What cannot be measured stands there with its reason. Each answer
-is compared with the first column's before it is timed.
+writes two tables to benchmarks/MACHINE/kernels.md, with the reason for each missing measurement. Each output is
+compared with the first column's before it is timed.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from grading.judge.hardware import machine_kind
 
 ROOT = Path(__file__).parents[1]
-TOKENS = 16384  # in a batch: as many sequences as that makes
+TOKENS = 16384  # in a batch, which has TOKENS / length sequences
 WIDTH = 2048  # heads · head dimension, and channels of the scan
 STATES = 16
-AGREE = 2e-2  # relative distance at which two bfloat16 answers are the same
+AGREE = 2e-2  # relative distance up to which two bfloat16 results count as equal
 
 Kernel = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: milliseconds, or why there are none."""
+    """One measurement: milliseconds, or why there is none."""
 
     forward: float | str
     backward: float | str
 
 
 def attention_kernels() -> dict[str, Callable[[], Kernel]]:
-    """What computes attention of (B, S, H, D) tensors as `kernel(q, k, v, causal)`, imported when it is called."""
+    """Kernels for attention of (B, S, H, D) tensors, `kernel(q, k, v, causal)`; each is imported when called for."""
 
     def solution() -> Kernel:
         attend = import_module("solutions.week2.flash_attention_triton").flash_attention
@@ -50,8 +50,8 @@ def attention_kernels() -> dict[str, Callable[[], Kernel]]:
     def sdpa(backend: SDPBackend) -> Kernel:
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
             with sdpa_kernel(backend):
-                out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=causal)
-            return out.transpose(1, 2)
+                q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+                return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
 
         return attend
 
@@ -75,7 +75,7 @@ def attention_kernels() -> dict[str, Callable[[], Kernel]]:
 
 
 def scan_kernels() -> dict[str, Callable[[], Kernel]]:
-    """What computes the scan as `kernel(u, delta, A, B, C)` with softplus, imported when it is called."""
+    """Kernels for the scan with softplus, `kernel(u, delta, A, B, C)`; each is imported when called for."""
 
     def of(module: str, name: str, compiled: bool = False) -> Kernel:
         function = getattr(import_module(module), name)
@@ -91,14 +91,14 @@ def scan_kernels() -> dict[str, Callable[[], Kernel]]:
 
 
 def measure(kernel: Callable[[], Kernel], inputs: Sequence[Any], expected: torch.Tensor | None) -> tuple[Cell, Any]:
-    """The cell of one kernel and its answer, or None where it gives none."""
+    """The cell of one kernel, and its result, or None if it has no valid one."""
     from triton.testing import do_bench
 
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     try:
         function = kernel()
         out = function(*inputs)
-    except Exception as error:  # whatever a library says when it cannot run here
+    except Exception as error:  # a library that cannot run here may raise anything
         reason = f"unmeasured: {type(error).__name__}: {' '.join(str(error).split())[:80]}"
         return Cell(reason, reason), None
     if expected is not None:
@@ -120,7 +120,8 @@ def measure(kernel: Callable[[], Kernel], inputs: Sequence[Any], expected: torch
 
 def attention_table() -> list[str]:
     kernels = attention_kernels()
-    rows, reasons = [], {}
+    rows: list[str] = []
+    reasons: dict[str, str] = {}
     for width, causal, length in itertools.product((64, 128), (False, True), (1024, 2048, 4096, 8192, 16384)):
         shape = TOKENS // length, length, WIDTH // width, width
         inputs = [torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
@@ -142,7 +143,8 @@ def attention_table() -> list[str]:
 
 def scan_table() -> list[str]:
     kernels = scan_kernels()
-    rows, reasons = [], {}
+    rows: list[str] = []
+    reasons: dict[str, str] = {}
     for length in (2048, 4096, 8192, 16384):
         u, delta = torch.randn(2, 1, WIDTH, length, device="cuda", dtype=torch.bfloat16).unbind()
         B, C = torch.randn(2, 1, STATES, length, device="cuda", dtype=torch.bfloat16).unbind()
@@ -167,7 +169,7 @@ def show_time(milliseconds: float | str) -> str:
     return "–" if isinstance(milliseconds, str) else f"{milliseconds:.3f}"
 
 
-def explained(reasons: dict[str, Any]) -> list[str]:
+def explained(reasons: dict[str, str]) -> list[str]:
     return [f"- {name}: {reason}" for name, reason in reasons.items()]
 
 
@@ -183,7 +185,7 @@ def versions() -> str:
 
 def main() -> int:
     if not torch.cuda.is_available():
-        print("There is no GPU here: nothing was measured.", file=sys.stderr)
+        print("There is no GPU: nothing was measured.", file=sys.stderr)
         return 2
     torch.manual_seed(0)
     lines = [

@@ -1,9 +1,9 @@
-"""Do the limits on speed lie where they should? Those who must keep them and those who must not, on this machine.
+"""Are the limits on speed right? Implementations that must pass them and ones that must not, on this machine.
 
-`python -m benchmarks.limits` has the graded tests of speed that need no GPU judge the solution, the right answers in
-other styles of tests/grading/styles, as students write them, and the known mistakes that are nothing but too slow; five
-times while the machine is idle and five times while another program keeps every core busy. What came out is written to
-benchmarks/MACHINE/limits.md, in a quarter of an hour.
+`python -m benchmarks.limits` runs the graded speed tests that need no GPU on the solution, on the correct answers in
+other styles in tests/grading/styles, as students write them, and on the known mistakes that are merely too slow: five
+times while the machine is idle and five times while another program keeps every core busy. It writes the results to
+benchmarks/MACHINE/limits.md and takes a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from grading.mistakes.bank import load_bank
 
 ROOT = Path(__file__).parents[1]
 TIMES = 5
-NAIVE = {"week1/selective_scan": "one-position-after-the-other"}  # known mistakes that are nothing but too slow
+NAIVE = {"week1/selective_scan": "one-position-after-the-other"}  # known mistakes that are merely too slow
 
 
 @dataclass(frozen=True)
 class Side:
-    """An implementation, and what the tests of speed must say of it."""
+    """An implementation, and the verdict that speed tests must reach on it."""
 
     exercise: str
     name: str
@@ -64,12 +64,12 @@ def main() -> int:
                 for record in grade_tree(course, side.exercise, side.tree, side.tests).records:
                     records.setdefault((record.id, side.name, busy), []).append(record)
     lines = [
-        "# The limits on speed, and who keeps them",
+        "# The limits on speed, and which implementations meet them",
         "",
-        f"`python -m benchmarks.limits` on {machine_kind()}: the speed relative to the test's reference, the median of "
-        f"{TIMES} judgements and their extremes.",
+        f"`python -m benchmarks.limits` on {machine_kind()}: the speed relative to the test's reference, as the median "
+        f"and the extremes of {TIMES} judgements.",
         "",
-        "| test | limits | implementation | must have | idle | had it | every core busy | had it |",
+        "| test | limits | implementation | expected | idle | as expected | every core busy | as expected |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for side in found:
@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def show(ratios: list[float]) -> str:
-    if not ratios:  # a wrong answer, or a clock that was doubted
+    if not ratios:  # a wrong answer, or a suspicious clock
         return "not compared"
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 

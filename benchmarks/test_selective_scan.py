@@ -1,7 +1,7 @@
-"""How much faster the scan by chunks is than two scans step by step: `pytest benchmarks`, a few minutes long.
+"""How much faster the chunked scan is than two step-by-step scans: `pytest benchmarks` takes a few minutes.
 
-mamba-ssm's reference stands beside the solution's own step-by-step scan because it indexes the positions, and the
-gradient of each index is as large as the whole sequence: its backward pass takes time with the square of the length.
+mamba-ssm's reference is measured in addition to the solution's own step-by-step scan because it indexes positions, and
+the gradient of each index is as large as the whole sequence: its backward pass is quadratic in the length.
 """
 
 from __future__ import annotations

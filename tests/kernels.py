@@ -1,10 +1,12 @@
-"""What graded tests of Triton kernels share: inputs amid NaN, and scenarios that watch a submission at work.
+"""Shared by the graded tests of Triton kernels: inputs surrounded by NaN, and scenarios that watch a submission run.
 
-A scenario is sent to the submission's process by its source: it calls nothing of this file.
+A scenario runs in the submission's process, where it is sent with the functions and classes of this file that it uses.
+Triton is imported inside functions only: the tests have to be collected where it is not installed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -14,296 +16,394 @@ from torch.utils.flop_counter import FlopCounterMode
 
 INTERPRETED = pytest.mark.process(environment={"TRITON_INTERPRET": "1"})
 COMPILED = pytest.mark.process(environment={"TRITON_INTERPRET": None, "TRITON_CACHE_DIR": "{folder}"})
-GUARD = 8192  # numbers before and after each guarded input that are NaN
+GUARD = 8192  # NaNs before and after each guarded input
 
 
 @pytest.fixture(autouse=True)
 def compiled_on_a_gpu(request, pytestconfig):
-    """With --device cuda the kernels are compiled, but for the tests that say themselves how they run."""
+    """Under --device cuda kernels are compiled, except in tests that say how they run."""
     if pytestconfig.getoption("--device") != "cpu":
         request.node.add_marker(pytest.mark.process(environment={"TRITON_INTERPRET": None}))
 
 
 def guarded(x):
-    """x, contiguous, amid NaN: who reads beyond it and uses what is there gets NaN."""
+    """A contiguous copy of x with NaN on both sides: a kernel that uses what it reads beyond x gets NaN."""
     buffer = torch.full((x.numel() + 2 * GUARD,), math.nan, dtype=x.dtype, device=x.device)
     buffer[GUARD : GUARD + x.numel()] = x.flatten()
     return buffer[GUARD : GUARD + x.numel()].view(x.shape)
 
 
-def watch(module, name, arguments, options, above=None, spoil=()):
-    """What Triton does for a call, or for its gradients where `above` is given; compiled, only launches are seen.
+# --- running a submission: what all scenarios share -----------------------------------------------------------------
 
-    `products` are FLOPs of tl.dot, `smallest` the smallest of its dimensions, `precisions` what it multiplies float32
-    in. What `spoil` names, "stores", "exponentials" or "products", is made NaN in a call of its own: `unchanged` is how
-    many of the `numbers` of the result are then what they were, and so do not come from it.
-    """
-    from triton.runtime import interpreter
-    from triton.runtime.jit import KernelInterface
 
-    seen = {"launches": 0, "exponentials": 0, "products": 0, "smallest": 10**6, "precisions": ""}
-    seen |= {"strays": "", "unchanged": {}}
-    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+def as_leaves(arguments):
+    """The arguments, each ready to receive a gradient; None stays None."""
+    return {name: x if x is None else x.detach().requires_grad_() for name, x in arguments.items()}
 
-    def tensors(values):
-        for value in values:
-            if isinstance(value, torch.Tensor):
-                yield value
-            elif isinstance(value, tuple):
-                yield from tensors(value)
-            elif hasattr(value, "base"):  # a tensor descriptor
-                yield from tensors([value.base])
 
-    def prepare():
-        """Changes that last, for calls that are not watched too."""
-        interpreter.prepared, memory, generic_reduce = True, [], interpreter.ReduceOps.generic_reduce
-        call, load = executor.__call__, builder.create_masked_load
-        store, atomic = builder.create_masked_store, builder.create_atomic_rmw
+def results_of(module, name, leaves, options):
+    """The results of a call, as a tuple."""
+    results = getattr(module, name)(**leaves, **options)
+    return results if isinstance(results, tuple) else (results,)
 
-        # A mask is of bool on a GPU, also where `tile > 0` has a part in it, which the interpreter makes an int of.
 
-        def load_with_bool(self, pointers, mask, *rest, **kwargs):
-            mask = interpreter.TensorHandle(np.asarray(mask.data, bool), interpreter.tl.int1)
-            return load(self, pointers, mask, *rest, **kwargs)
+def gradients_of(results, leaves, above):
+    return torch.autograd.grad(results, [x for x in leaves.values() if x is not None], above)
 
-        # A store outside all tensors is left out: it would destroy whatever lies there, and this process with it.
 
-        def guarded_call(self, *args, **kwargs):
-            memory[:] = [x.untyped_storage() for x in tensors((*args, *kwargs.values()))]
-            return call(self, *args, **kwargs)
+@contextlib.contextmanager
+def unwritten_memory_is_nan():
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # makes torch.empty fill its tensors with NaN
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
-        def guarded(pointers, mask):
-            addresses, wanted = np.broadcast_arrays(pointers.data, np.asarray(mask.data, bool))
-            inside = np.zeros(addresses.shape, bool)
-            for storage in memory:
-                inside |= (addresses >= storage.data_ptr()) & (addresses < storage.data_ptr() + storage.nbytes())
-            return interpreter.TensorHandle(wanted & inside, interpreter.tl.int1)
 
-        def guarded_store(self, pointers, value, mask, *rest, **kwargs):
-            return store(self, pointers, value, guarded(pointers, mask), *rest, **kwargs)
+def wrap(owner, name, wrapper):
+    """Have `wrapper(original, self, ...)` called instead of a method of `owner`; the answer undoes this."""
+    original = getattr(owner, name)
 
-        def guarded_atomic(self, operation, pointers, value, mask, *rest, **kwargs):
-            return atomic(self, operation, pointers, value, guarded(pointers, mask), *rest, **kwargs)
+    def replacement(self, *args, **kwargs):
+        return wrapper(original, self, *args, **kwargs)
 
-        # The interpreter's own scans and sums go number by number, and take a hundred times as long.
+    setattr(owner, name, replacement)
+    return lambda: setattr(owner, name, original)
 
-        def prefixes(self, inputs):
-            """The first slice, what the first two are combined to, the first three, and so on."""
-            slices = [np.moveaxis(x.handle.data, self.axis, 0) for x in inputs]
-            results = []
-            for numbers in zip(*slices, strict=True):
-                step = [self.to_tensor(x, like.dtype) for x, like in zip(numbers, inputs, strict=True)]
-                both = self.combine_fn.fn(*results[-1], *step) if results else tuple(step)
-                results.append(both if isinstance(both, tuple) else (both,))
-            return [[x.handle.data.reshape(slices[0][0].shape) for x in result] for result in results]
 
-        def quick_scan(self, inputs):
-            results = zip(*prefixes(self, inputs), strict=True)
-            return [self.to_tensor(np.stack(x, self.axis), y.dtype) for x, y in zip(results, inputs, strict=True)]
-
-        def quick_reduce(self, inputs):
-            if self.axis is None:
-                return generic_reduce(self, inputs)
-            results = prefixes(self, inputs)[-1]
-            results = [np.expand_dims(x, self.axis) for x in results] if self.keep_dims else results
-            return [self.to_tensor(x, y.dtype) for x, y in zip(results, inputs, strict=True)]
-
-        executor.__call__, builder.create_masked_load = guarded_call, load_with_bool
-        builder.create_masked_store, builder.create_atomic_rmw = guarded_store, guarded_atomic
-        interpreter.ScanOps.generic_scan, interpreter.ReduceOps.generic_reduce = quick_scan, quick_reduce
-
-    if not hasattr(interpreter, "prepared"):
-        prepare()
-    originals = [
-        (owner, name, getattr(owner, name))
-        for owner, name in (
-            (KernelInterface, "__getitem__"),
-            (executor, "__call__"),
-            (builder, "create_exp"),
-            (builder, "create_exp2"),
-            (builder, "create_dot"),
-            (builder, "create_masked_load"),
-            (builder, "create_masked_store"),
-            (builder, "create_atomic_rmw"),
-        )
-    ]
-    getitem, call, exp, exp2, dot, load, store, atomic = (original for _, _, original in originals)
-    inputs = [x for x in (*arguments.values(), *(above or ())) if x is not None]
-    spoiling = set()
-    memory = []  # of the launch under way: where a storage begins and ends, the size of its numbers, which may be used
-
-    def usable(tensor):
-        storage = tensor.untyped_storage()
-        mine = [x for x in inputs if x.untyped_storage().data_ptr() == storage.data_ptr()]
-        used = torch.full((storage.nbytes() // tensor.element_size(),), not mine)
-        for x in mine:
-            used.as_strided(x.shape, x.stride(), x.storage_offset()).fill_(True)
-        return storage.data_ptr(), storage.nbytes(), tensor.element_size(), used.numpy()
-
-    def within(what, pointers, mask):
-        """The mask without what lies outside the tensors of the launch, which is noted."""
-        addresses, wanted = np.broadcast_arrays(pointers.data, np.asarray(mask.data, bool))
-        inside = np.zeros(addresses.shape, bool)
-        for start, size, item, used in memory:
-            here = (addresses >= start) & (addresses < start + size)
-            inside[here] |= used[((addresses[here] - start) // item).astype(np.int64)]
-        if not seen["strays"] and (wanted & ~inside).any():
-            seen["strays"] = (
-                f"{what} {int((wanted & ~inside).sum())} numbers outside the tensors that the kernel was given"
-            )
-        return interpreter.TensorHandle(wanted & inside, interpreter.tl.int1)
-
-    def spoilt(what, value):
-        """What there is in the place of a value."""
-        if what in spoiling and value.data.dtype.kind == "f":
-            return interpreter.TensorHandle(np.full_like(value.data, math.nan), value.dtype)
-        return value
-
-    def watched_getitem(self, grid):
-        seen["launches"] += 1
-        return getitem(self, grid)
-
-    def watched_call(self, *args, **kwargs):
-        memory[:] = [usable(tensor) for tensor in tensors((*args, *kwargs.values())) if tensor.numel()]
-        return call(self, *args, **kwargs)
-
-    def watched_exp(self, x):
-        seen["exponentials"] += x.data.size
-        return spoilt("exponentials", exp(self, x))
-
-    def watched_exp2(self, x):
-        seen["exponentials"] += x.data.size
-        return spoilt("exponentials", exp2(self, x))
-
-    def watched_dot(self, a, b, d, precision, *rest):
-        *_, m, inner = a.data.shape
-        seen["products"] += 2 * a.data.size * b.data.shape[-1]
-        seen["smallest"] = min(seen["smallest"], m, inner, b.data.shape[-1])
-        if a.data.dtype == np.float32 and precision.name not in seen["precisions"].split():
-            seen["precisions"] = f"{seen['precisions']} {precision.name}".strip()
-        return spoilt("products", dot(self, a, b, d, precision, *rest))
-
-    def watched_load(self, pointers, mask, *rest, **kwargs):
-        return load(self, pointers, within("reads", pointers, mask), *rest, **kwargs)
-
-    def watched_store(self, pointers, value, mask, *rest, **kwargs):
-        return store(self, pointers, spoilt("stores", value), within("writes", pointers, mask), *rest, **kwargs)
-
-    def watched_atomic(self, operation, pointers, value, mask, *rest, **kwargs):
-        value = spoilt("stores", value)
-        return atomic(self, operation, pointers, value, within("adds to", pointers, mask), *rest, **kwargs)
-
-    watched = (
-        watched_getitem, watched_call, watched_exp, watched_exp2, watched_dot,
-        watched_load, watched_store, watched_atomic,
-    )  # fmt: skip
-
-    def put(replacements):
-        for (owner, attribute, _), replacement in zip(originals, replacements, strict=True):
-            setattr(owner, attribute, replacement)
-
-    def compute():
-        """The result, or the gradients, with what computes them watched."""
-        leaves = {key: x if x is None else x.detach().requires_grad_() for key, x in arguments.items()}
-        try:
-            if above is None:
-                put(watched)
-            results = getattr(module, name)(**leaves, **options)
-            results = results if isinstance(results, tuple) else (results,)
-            if above is not None:
-                put(watched)
-                results = torch.autograd.grad(results, [x for x in leaves.values() if x is not None], above)
-        finally:
-            put(original for _, _, original in originals)
-        return [x.detach().clone() for x in results]
-
-    right = compute()
-    found = seen | {"numbers": sum(x.numel() for x in right)}
-    for what in spoil:
-        spoiling.add(what)
-        found["unchanged"][what] = sum(int((x == y).sum()) for x, y in zip(compute(), right, strict=True))
-        spoiling.remove(what)
-    return found
+# --- scenarios that compare results ---------------------------------------------------------------------------------
 
 
 def on_memory_full_of_nan(module, name, arguments, options, above=None):
-    """Results, and gradients where `above` is given, where memory that nobody has written to reads as NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)  # with this torch.empty fills its tensors with NaN
-    try:
-        leaves = {key: x if x is None else x.requires_grad_() for key, x in arguments.items()}
-        results = getattr(module, name)(**leaves, **options)
-        results = results if isinstance(results, tuple) else (results,)
-        gradients = () if above is None else torch.autograd.grad(results, list(leaves.values()), above)
+    """Results, and gradients if `above` is given, where memory that nothing has been written to reads as NaN."""
+    with unwritten_memory_is_nan():
+        leaves = as_leaves(arguments)
+        results = results_of(module, name, leaves, options)
+        gradients = () if above is None else gradients_of(results, leaves, above)
         return [x.detach().clone() for x in (*results, *gradients)]
-    finally:
-        torch.use_deterministic_algorithms(before)
+
+
+def deviations(module, name, arguments, options, above, times):
+    """The largest difference of any repetition from the first, relative to the largest number of that tensor."""
+    leaves, first, worst = as_leaves(arguments), None, 0.0
+    for _ in range(times):
+        out = getattr(module, name)(**leaves, **options)
+        repetition = [out.detach(), *gradients_of(out, leaves, above)]
+        first = first or repetition
+        differences = [(x - y).abs().max() / y.abs().max() for x, y in zip(repetition, first, strict=True)]
+        worst = max(worst, *map(float, differences))
+    return worst
+
+
+# --- which memory a kernel may use ----------------------------------------------------------------------------------
+
+
+def tensors_in(values):
+    """The tensors among a kernel's arguments, also those in tuples and behind tensor descriptors."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, tuple):
+            yield from tensors_in(value)
+        elif hasattr(value, "base"):  # a tensor descriptor
+            yield from tensors_in([value.base])
+
+
+class Region:
+    """The memory behind a tensor: all of it, or if inputs of the call are stored there, only those inputs' numbers.
+
+    An input can be a view of a larger storage, the rest of which is not the kernel's to read. Nothing here is computed
+    by PyTorch, whose operations may be counted meanwhile.
+    """
+
+    def __init__(self, tensor, inputs=()):
+        storage = tensor.untyped_storage()
+        self.start, self.bytes, self.bytes_per_number = storage.data_ptr(), storage.nbytes(), tensor.element_size()
+        views = [x for x in inputs if x.untyped_storage().data_ptr() == self.start]
+        self.usable = np.full(self.bytes // self.bytes_per_number, not views)
+        for x in views:
+            np.ndarray(x.shape, bool, self.usable, x.storage_offset(), x.stride())[...] = True
+
+    def contains(self, addresses):
+        here = (addresses >= self.start) & (addresses < self.start + self.bytes)
+        contained = np.zeros(addresses.shape, bool)
+        contained[here] = self.usable[((addresses[here] - self.start) // self.bytes_per_number).astype(np.int64)]
+        return contained
+
+
+def split_by_region(regions, pointers, mask):
+    """Of the numbers that a load or store touches: (inside the regions, outside them), as arrays of bool."""
+    addresses, touched = np.broadcast_arrays(pointers.data, np.asarray(mask.data, bool))
+    inside = np.zeros(addresses.shape, bool)
+    for region in regions:
+        inside |= region.contains(addresses)
+    return touched & inside, touched & ~inside
+
+
+def as_mask(array):
+    """A mask for the interpreter's loads and stores."""
+    from triton.runtime import interpreter
+
+    return interpreter.TensorHandle(np.asarray(array, bool), interpreter.tl.int1)
+
+
+# --- what is changed in the interpreter for good --------------------------------------------------------------------
+
+
+def prepare_interpreter():
+    """Once in a process: make the interpreter's masks those of a GPU, its stores harmless, and its scans quick."""
+    from triton.runtime import interpreter
+
+    if hasattr(interpreter, "prepared"):
+        return
+    interpreter.prepared = True
+    builder, guard = interpreter.InterpreterBuilder, StoreGuard()
+    wrap(builder, "create_masked_load", load_with_mask_of_bool)
+    wrap(interpreter.GridExecutor, "__call__", guard.launch)
+    wrap(builder, "create_masked_store", guard.store)
+    wrap(builder, "create_atomic_rmw", guard.atomic)
+    wrap(interpreter.ScanOps, "generic_scan", scan_by_slices)
+    wrap(interpreter.ReduceOps, "generic_reduce", reduce_by_slices)
+
+
+def load_with_mask_of_bool(load, builder, pointers, mask, *rest, **kwargs):
+    """On a GPU every mask is of bool; the interpreter makes an int of one that `tile > 0` is part of."""
+    return load(builder, pointers, as_mask(mask.data), *rest, **kwargs)
+
+
+class StoreGuard:
+    """Leaves out stores outside all tensors of a launch: they would destroy other memory, and this process with it."""
+
+    def __init__(self):
+        self.regions = []  # of the launch under way
+
+    def launch(self, call, executor, *args, **kwargs):
+        self.regions = [Region(tensor) for tensor in tensors_in((*args, *kwargs.values()))]
+        return call(executor, *args, **kwargs)
+
+    def store(self, store, builder, pointers, value, mask, *rest, **kwargs):
+        return store(builder, pointers, value, self.inside(pointers, mask), *rest, **kwargs)
+
+    def atomic(self, atomic, builder, operation, pointers, value, mask, *rest, **kwargs):
+        return atomic(builder, operation, pointers, value, self.inside(pointers, mask), *rest, **kwargs)
+
+    def inside(self, pointers, mask):
+        return as_mask(split_by_region(self.regions, pointers, mask)[0])
+
+
+# The interpreter's own scans and reductions go number by number, which takes a hundred times as long as whole slices.
+
+
+def prefixes(operation, inputs):
+    """Slices along the axis, combined: the first one, the first two, the first three, and so on."""
+    slices = [np.moveaxis(x.handle.data, operation.axis, 0) for x in inputs]
+    results = []
+    for step in zip(*slices, strict=True):
+        step = [operation.to_tensor(x, like.dtype) for x, like in zip(step, inputs, strict=True)]
+        combined = operation.combine_fn.fn(*results[-1], *step) if results else tuple(step)
+        results.append(combined if isinstance(combined, tuple) else (combined,))
+    return [[x.handle.data.reshape(slices[0][0].shape) for x in result] for result in results]
+
+
+def scan_by_slices(generic_scan, operation, inputs):
+    results = [np.stack(steps, operation.axis) for steps in zip(*prefixes(operation, inputs), strict=True)]
+    return [operation.to_tensor(x, like.dtype) for x, like in zip(results, inputs, strict=True)]
+
+
+def reduce_by_slices(generic_reduce, operation, inputs):
+    if operation.axis is None:
+        return generic_reduce(operation, inputs)
+    results = prefixes(operation, inputs)[-1]
+    if operation.keep_dims:
+        results = [np.expand_dims(x, operation.axis) for x in results]
+    return [operation.to_tensor(x, like.dtype) for x, like in zip(results, inputs, strict=True)]
+
+
+# --- watching the interpreter ---------------------------------------------------------------------------------------
+
+
+def watch(module, name, arguments, options, above=None, spoil=()):
+    """What Triton does during a call, or if `above` is given, while the call's gradients are computed.
+
+    For each kind of value in `spoil` ("stores", "exponentials", "products") the call is repeated with all such values
+    turned to NaN: `unchanged` says how many numbers of the result, `numbers` in all, stay the same and therefore do
+    not depend on them. The other counts are those of `Watcher.seen`; for compiled kernels only `launches` is counted.
+    """
+    prepare_interpreter()
+    inputs = [x for x in (*arguments.values(), *(above or ())) if x is not None]
+    undisturbed = Watcher(inputs)
+    right = run_watched(undisturbed, module, name, arguments, options, above)
+    unchanged = {}
+    for kind in spoil:
+        spoiled = run_watched(Watcher(inputs, kind), module, name, arguments, options, above)
+        unchanged[kind] = sum(int((x == y).sum()) for x, y in zip(spoiled, right, strict=True))
+    return undisturbed.seen | {"numbers": sum(x.numel() for x in right), "unchanged": unchanged}
+
+
+def run_watched(watcher, module, name, arguments, options, above):
+    """The results of a call, or its gradients, with only their own computation watched."""
+    leaves = as_leaves(arguments)
+    if above is None:
+        with watcher.at_work():
+            results = results_of(module, name, leaves, options)
+    else:
+        outputs = results_of(module, name, leaves, options)
+        with watcher.at_work():
+            results = gradients_of(outputs, leaves, above)
+    return [x.detach().clone() for x in results]
+
+
+class Watcher:
+    """Sees what kernels compute and touch, keeps them inside their memory, and can turn one kind of value to NaN."""
+
+    def __init__(self, inputs, spoiled=None):
+        self.inputs, self.spoiled = inputs, spoiled
+        self.regions = []  # of the launch under way
+        self.seen = {
+            "launches": 0,
+            "exponentials": 0,  # numbers
+            "products": 0,  # FLOPs of tl.dot
+            "smallest": 10**6,  # dimension of a tl.dot
+            "precisions": "",  # in which tl.dot multiplies float32
+            "strays": "",  # the first access outside the launch's tensors
+        }
+
+    @contextlib.contextmanager
+    def at_work(self):
+        from triton.runtime import interpreter
+        from triton.runtime.jit import KernelInterface
+
+        builder = interpreter.InterpreterBuilder
+        undo = [
+            wrap(KernelInterface, "__getitem__", self.choose_grid),
+            wrap(interpreter.GridExecutor, "__call__", self.launch),
+            wrap(builder, "create_exp", self.exponential),
+            wrap(builder, "create_exp2", self.exponential),
+            wrap(builder, "create_dot", self.dot),
+            wrap(builder, "create_masked_load", self.load),
+            wrap(builder, "create_masked_store", self.store),
+            wrap(builder, "create_atomic_rmw", self.atomic),
+        ]
+        try:
+            yield
+        finally:
+            for each in undo:
+                each()
+
+    def choose_grid(self, getitem, kernel, grid):
+        """Counts `kernel[grid]`, with which every launch begins, compiled or interpreted."""
+        self.seen["launches"] += 1
+        return getitem(kernel, grid)
+
+    def launch(self, call, executor, *args, **kwargs):
+        tensors = tensors_in((*args, *kwargs.values()))
+        self.regions = [Region(tensor, self.inputs) for tensor in tensors if tensor.numel()]
+        return call(executor, *args, **kwargs)
+
+    def exponential(self, exp, builder, x):
+        self.seen["exponentials"] += x.data.size
+        return self.spoil("exponentials", exp(builder, x))
+
+    def dot(self, dot, builder, a, b, d, precision, *rest):
+        *_, m, inner = a.data.shape
+        n = b.data.shape[-1]
+        self.seen["products"] += 2 * a.data.size * n
+        self.seen["smallest"] = min(self.seen["smallest"], m, inner, n)
+        if a.data.dtype == np.float32 and precision.name not in self.seen["precisions"].split():
+            self.seen["precisions"] = f"{self.seen['precisions']} {precision.name}".strip()
+        return self.spoil("products", dot(builder, a, b, d, precision, *rest))
+
+    def load(self, load, builder, pointers, mask, *rest, **kwargs):
+        return load(builder, pointers, self.within("reads", pointers, mask), *rest, **kwargs)
+
+    def store(self, store, builder, pointers, value, mask, *rest, **kwargs):
+        mask = self.within("writes", pointers, mask)
+        return store(builder, pointers, self.spoil("stores", value), mask, *rest, **kwargs)
+
+    def atomic(self, atomic, builder, operation, pointers, value, mask, *rest, **kwargs):
+        mask = self.within("adds to", pointers, mask)
+        return atomic(builder, operation, pointers, self.spoil("stores", value), mask, *rest, **kwargs)
+
+    def within(self, verb, pointers, mask):
+        """The mask without what is outside the launch's tensors, which is noted."""
+        inside, outside = split_by_region(self.regions, pointers, mask)
+        if not self.seen["strays"] and outside.any():
+            self.seen["strays"] = f"{verb} {int(outside.sum())} numbers outside the tensors it was given"
+        return as_mask(inside)
+
+    def spoil(self, kind, value):
+        """The value, or NaN in its place if its kind is to be spoiled."""
+        from triton.runtime import interpreter
+
+        if kind == self.spoiled and value.data.dtype.kind == "f":
+            return interpreter.TensorHandle(np.full_like(value.data, math.nan), value.dtype)
+        return value
+
+
+# --- compiling for a GPU that need not be there ---------------------------------------------------------------------
 
 
 def compile_for_hopper(module, name, arguments, options):
-    """Compile what a call and its gradients launch, for a GPU of compute capability 9.0 that need not be there.
+    """Compile what a call and its gradients launch, for a GPU of compute capability 9.0.
 
-    No kernel runs: `numbers` is how many numbers other than 0 there are in the results nevertheless. For each pass
-    there is how many kernels it launches, whether one calls tl.dot, whether with tensor-core instructions, and how many
-    FLOPs PyTorch's products of matrices take.
+    No kernel runs, and memory starts as NaN: `numbers`, how many numbers of the results are finite and not 0, shows
+    what is computed elsewhere. By pass: how many `launches` there are, whether one calls tl.dot (`products`), whether
+    with tensor-core instructions. `shared` is the largest use of shared memory in bytes, `elsewhere` the FLOPs of
+    PyTorch's matrix products.
     """
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
-
-    class Hopper:
-        def get_current_target(self):
-            return GPUTarget("cuda", 90, 32)
-
-        def get_current_device(self):
-            return 0
-
-        def get_current_stream(self, device=0):
-            return 0
-
-        def get_active_torch_device(self):
-            return torch.device("cpu")
-
-        def get_benchmarker(self):
-            return lambda launch, **_: (launch(), [1.0, 1.0, 1.0])[1]
-
-    def compile_only(self, *args, grid, warmup, **kwargs):
-        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-        made.append((kernel.metadata.shared, "tt.dot" in kernel.asm["ttir"], "mma" in kernel.asm["ptx"]))
-        return kernel
-
-    made, run = [], JITFunction.run
-    driver.set_active(Hopper())
-    JITFunction.run = compile_only
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)  # with this torch.empty fills its tensors with NaN
-    try:
-        leaves = {key: x if x is None else x.requires_grad_() for key, x in arguments.items()}
-        with FlopCounterMode(display=False) as elsewhere:
-            results = getattr(module, name)(**leaves, **options)
-            results = results if isinstance(results, tuple) else (results,)
-            forward = len(made)
-            torch.autograd.grad(results, [x for x in leaves.values() if x is not None], results)
-    finally:
-        JITFunction.run = run
-        torch.use_deterministic_algorithms(before)
-    passes = {"forward": made[:forward], "backward": made[forward:]}
+    leaves = as_leaves(arguments)
+    with compiling_only() as kernels, unwritten_memory_is_nan(), FlopCounterMode(display=False) as elsewhere:
+        results = results_of(module, name, leaves, options)
+        forward = len(kernels)
+        gradients_of(results, leaves, results)
+    passes = {"forward": kernels[:forward], "backward": kernels[forward:]}
     return {
         "numbers": sum(int((x.isfinite() & (x != 0)).sum()) for x in results),
-        "launches": {each: len(kernels) for each, kernels in passes.items()},
-        "products": {each: any(products for _, products, _ in kernels) for each, kernels in passes.items()},
-        "tensor cores": {each: any(cores for _, _, cores in kernels) for each, kernels in passes.items()},
-        "shared": max((shared for shared, _, _ in made), default=0),
+        "launches": {each: len(launched) for each, launched in passes.items()},
+        "products": {each: any("tt.dot" in x.asm["ttir"] for x in launched) for each, launched in passes.items()},
+        "tensor cores": {each: any("mma" in x.asm["ptx"] for x in launched) for each, launched in passes.items()},
+        "shared": max((kernel.metadata.shared for kernel in kernels), default=0),
         "elsewhere": elsewhere.get_total_flops(),
     }
 
 
-def deviations(module, name, arguments, options, above, times):
-    """By how much repetitions of a call and its gradients differ from the first, as a share of the largest number."""
-    leaves, first, worst = {key: x.requires_grad_() for key, x in arguments.items()}, None, 0.0
-    for _ in range(times):
-        out = getattr(module, name)(**leaves, **options)
-        results = [out.detach(), *torch.autograd.grad(out, list(leaves.values()), above)]
-        first = first or results
-        worst = max(worst, *(float((a - b).abs().max() / b.abs().max()) for a, b in zip(results, first, strict=True)))
-    return worst
+@contextlib.contextmanager
+def compiling_only():
+    """Kernels are compiled for an H100 instead of being launched; yields the list of those compiled so far."""
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    kernels = []
+
+    def compile_only(run, function, *args, grid, warmup, **kwargs):
+        kernels.append(run(function, *args, grid=grid, warmup=True, **kwargs))
+        return kernels[-1]
+
+    driver.set_active(Hopper())
+    undo = wrap(JITFunction, "run", compile_only)
+    try:
+        yield kernels
+    finally:
+        undo()
+
+
+class Hopper:
+    """As much of a Triton driver as compiling for an H100 takes."""
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device=0):
+        return 0
+
+    def get_active_torch_device(self):
+        return torch.device("cpu")
+
+    def get_benchmarker(self):
+        return lambda launch, **_: (launch(), [1.0, 1.0, 1.0])[1]

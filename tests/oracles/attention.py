@@ -1,7 +1,7 @@
-"""What the attention exercises are compared with: plain formulas in whatever dtype they are called with.
+"""Reference for the attention exercises: plain formulas that compute in the dtype of their arguments.
 
-In float64 they are the reference; in a half precision they are "the plain formula in that dtype" of the closeness rule.
-A function's `dims` name the dimensions of its outputs from the right, so that a report can say where an error sits.
+In float64 they are the reference; in half precision they are "the plain formula in that dtype" of the closeness rule.
+A function's `dims` name the dimensions of its outputs from the right, so that a report can say where an error is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def dims(*names: Any) -> Callable[[Function], Function]:
-    """Name the dimensions of an oracle's output; a tuple of names for each where there are several outputs."""
+    """Name the dimensions of an oracle's output, or with one tuple of names each, of its several outputs."""
 
     def mark(function: Function) -> Function:
         function.dims = names  # type: ignore[attr-defined]
@@ -37,7 +37,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`torch.nn.functional.scaled_dot_product_attention`. Under dropout: the result's mean, whatever dropout_p is."""
+    """`torch.nn.functional.scaled_dot_product_attention`. With dropout: the mean result, for any dropout_p."""
     heads, length = query.shape[:-2], query.size(-2)
     if enable_gqa:  # let the query heads of a group share their key/value head by broadcasting, (..., H_kv, G, L, D)
         groups = query.size(-3) // key.size(-3)
@@ -125,7 +125,7 @@ def multihead_attention(
 def _weights(scores: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the keys; a row that sees none has weights 0 and passes no gradient on.
 
-    A boolean mask is True where a key may be seen; another one is added.
+    A boolean mask is True where a key may be seen; any other mask is added to the scores.
     """
     scores = torch.where(mask, scores, -math.inf) if mask.dtype == torch.bool else scores + mask.to(scores.dtype)
     sees = (scores > -math.inf).any(-1, keepdim=True)

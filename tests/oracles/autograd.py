@@ -1,4 +1,4 @@
-"""What week2/autograd is compared with: the same programs on torch.autograd, in whatever dtype they are called with."""
+"""Reference for week2/autograd: the same programs on torch.autograd, in the dtype of their arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Tensor:
-    """The exercise's Tensor as a thin cover of torch's."""
+    """The exercise's Tensor as a thin wrapper around torch's."""
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         tensor = data if isinstance(data, torch.Tensor) else torch.tensor(data, dtype=torch.float64)
@@ -82,7 +82,7 @@ def sgd_train(parameters: list[Tensor], loss_fn: Callable[[], Tensor], steps: in
 def run_program(
     program: str, leaves: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, Any]:
-    """What the lines of Python compute: the value of the last one, and every leaf's gradient."""
+    """Run lines of Python; the value of the last one, and every leaf's gradient."""
     tensors = {name: Tensor(data, requires_grad=True) for name, data in leaves.items()}
     names = {"torch": torch, "Tensor": Tensor, "sgd_train": sgd_train, **tensors, **(others or {})}
     *lines, last = program.strip().splitlines()
@@ -99,7 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor, above: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The output, and the gradients that `above` gives."""
+    """The output, and the gradients for an incoming gradient `above`."""
     with torch.enable_grad():
         gate, up = gate.detach().requires_grad_(), up.detach().requires_grad_()
         output = F.silu(gate) * up

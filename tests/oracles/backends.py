@@ -1,4 +1,4 @@
-"""What PyTorch does with a call of scaled_dot_product_attention at this moment, backend by backend."""
+"""What PyTorch does with a call of scaled_dot_product_attention right now, backend by backend."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ NAMES = tuple(name for name in SDPBackend.__members__ if name != "ERROR")
 
 
 def refusals(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> dict[str, Sequence[str]]:
-    """For each backend PyTorch's sentences about why it does not take the call, the telling ones; () where it does."""
+    """For each backend, PyTorch's specific reasons for refusing the call; () where it accepts it."""
     return {name: _refusal(SDPBackend.__members__[name], query, key, value, options) for name in NAMES}
 
 
 def usable(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> list[str]:
-    """The names of the backends that take the call, in the order of the alphabet."""
+    """The names of the backends that accept the call, sorted."""
     return sorted(name for name, why in refusals(query, key, value, **options).items() if not why)
 
 
 def kernels(name: str, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> list[str]:
-    """The fused attention operators that run with this backend; [] for MATH, which is made of ordinary ones."""
+    """The fused attention operators that this backend runs; [] for MATH, which consists of ordinary operators."""
     seen = []
 
     class Watch(TorchDispatchMode):
@@ -47,6 +47,6 @@ def _refusal(backend: SDPBackend, query: Tensor, key: Tensor, value: Tensor, opt
                 F.scaled_dot_product_attention(query, key, value, **options)
         except RuntimeError as error:
             said = [str(warning.message).partition(" (Triggered internally")[0] for warning in heard]
-            telling = [sentence for sentence in said if not sentence.endswith("not used because:")]
-            return telling or [*said, str(error)]
+            specific = [sentence for sentence in said if not sentence.endswith("not used because:")]
+            return specific or [*said, str(error)]
     return ()

@@ -1,4 +1,4 @@
-"""What the functions of the compiler exercise compute, as plain formulas."""
+"""Reference for week2/compiler: its functions as plain formulas."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """The mean over the places where mask is True, 0 (with gradient 0) where there is none."""
+    """The mean where mask is True; 0, with gradient 0, if it is True nowhere."""
     return x[mask].sum() / max(int(mask.sum()), 1)
 
 
 def clip_by_norm(x: Tensor, max_norm: float) -> Tensor:
-    """x · max_norm / norm where the norm is larger than max_norm, else a copy of x."""
+    """x · max_norm / norm if the norm exceeds max_norm, otherwise a copy of x."""
     norm = (x * x).sum().sqrt()
     return x * (max_norm / norm) if norm > max_norm else x.clone()
 
 
 def steps_until(x: Tensor, limit: float, max_steps: int) -> tuple[Tensor, Tensor]:
-    """x · 2^steps with the fewest steps that bring the largest absolute value to limit, max_steps at most."""
+    """x · 2^steps, with the fewest steps that bring the largest absolute value to limit, but at most max_steps."""
     steps = 0
     while steps < max_steps and bool((x.detach() * 2**steps).abs().max() < limit):
         steps += 1
@@ -32,7 +32,7 @@ def tanh_product(x: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tens
 
 
 def attention_block(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A causal attention of x to itself, and a gated projection of what comes out."""
+    """Causal attention of x to itself, and a gated projection of its output."""
     scores = (x @ x.mT) * x.size(-1) ** -0.5
     hidden = torch.softmax(scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf), -1) @ x
     projected = hidden @ weight.mT + bias

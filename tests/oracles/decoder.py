@@ -1,6 +1,6 @@
-"""What week1/decoder_llm is compared with: plain formulas in whatever dtype they are called with.
+"""Reference for week1/decoder_llm: plain formulas that compute in the dtype of their arguments.
 
-A model's configuration is a dictionary here, with the names of `transformers`.
+A model's configuration is a dictionary with the names of `transformers`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
 
 @dims("pair")
 def rope_frequencies(config: Config) -> Tensor:
-    """Pair by pair, in float64."""
+    """The frequency of each pair of channels, one by one, in float64."""
     rope, width = config["rope_parameters"], _head_dim(config)
     frequencies = []
     for pair in range(width // 2):
@@ -53,22 +53,22 @@ def rope_frequencies(config: Config) -> Tensor:
 def apply_rotary_pos_emb(
     q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """(a + ib) e^iφ for each pair of channels, a of the first half and b of the second."""
+    """(a + ib) e^iφ for each pair of channels, with a from the first half and b from the second."""
     half = cos.size(-1) // 2
     c, s = (table[..., :half].unsqueeze(unsqueeze_dim) for table in (cos, sin))
 
-    def turned(x: Tensor) -> Tensor:
+    def rotate(x: Tensor) -> Tensor:
         a, b = x[..., :half], x[..., half:]
         return torch.cat([a * c - b * s, a * s + b * c], -1)
 
-    return turned(q), turned(k)
+    return rotate(q), rotate(k)
 
 
 @dims(("batch", "head", "position", "channel"), ("batch", "head", "position", "channel"))
 def multimodal_rope(
     q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, mrope_section: Sequence[int], unsqueeze_dim: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Channel by channel: pair p turns with the time, the height or the width by the section in which it lies."""
+    """Channel by channel: pair p rotates with the time, the height or the width, depending on its section."""
     bounds = [sum(mrope_section[: n + 1]) for n in range(3)]
     axes = [next(n for n in range(3) if pair < bounds[n]) for pair in range(q.size(-1) // 2)] * 2
     cos, sin = (torch.stack([table[axis, ..., c] for c, axis in enumerate(axes)], -1) for table in (cos, sin))
@@ -76,7 +76,7 @@ def multimodal_rope(
 
 
 @dims("batch", "position", "token")
-@torch.enable_grad()  # by what requires a gradient the closeness rule tells numbers of the model from angles
+@torch.enable_grad()  # the closeness rule tells the model's numbers from angles by whether they require a gradient
 def decoder_lm(
     state: Mapping[str, Tensor],
     input_ids: Tensor,
@@ -84,7 +84,7 @@ def decoder_lm(
     attention_mask: Tensor | None = None,
     position_ids: Tensor | None = None,
 ) -> Tensor:
-    """The logits of `LlamaForCausalLM` or `Qwen2ForCausalLM`, read at once. Rows of padding give some number."""
+    """The logits of `LlamaForCausalLM` or `Qwen2ForCausalLM` in one pass. Padding rows contain arbitrary numbers."""
     length, width = input_ids.size(1), _head_dim(config)
     if position_ids is None:
         position_ids = torch.arange(length)[None]

@@ -1,4 +1,4 @@
-"""What an encoder in `transformers` is compared with: BERT in plain formulas, in whatever dtype it is called with."""
+"""Reference for encoders in `transformers`: BERT as plain formulas, in the dtype of its arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.oracles.attention import attention, dims
 def sentence_embeddings(
     state: Mapping[str, Tensor], words: Tensor, attention_mask: Tensor, *, num_heads: int, eps: float
 ) -> Tensor:
-    """all-MiniLM-L6-v2's: the last hidden states' mean over each sentence, of length 1. (B, L, E) -> (B, E)."""
+    """all-MiniLM-L6-v2's: each sentence's mean last hidden state, scaled to length 1. (B, L, E) -> (B, E)."""
     hidden, present = bert(state, words, attention_mask, num_heads=num_heads, eps=eps), attention_mask[..., None]
     mean = (hidden * present).sum(1) / present.sum(1)
     return mean / mean.square().sum(-1, keepdim=True).sqrt()
@@ -23,9 +23,9 @@ def sentence_embeddings(
 
 @dims("sentence", "position", "channel")
 def bert(state: Mapping[str, Tensor], words: Tensor, attention_mask: Tensor, *, num_heads: int, eps: float) -> Tensor:
-    """The last hidden states of `BertModel`, of one segment; rows of padding give some number.
+    """The last hidden states of `BertModel` for one segment; padding rows contain arbitrary numbers.
 
-    state: its state dict; the words' embeddings are looked up already. words: (B, L, E). attention_mask: (B, L).
+    state: its state dict. words: the words' embeddings, already looked up, (B, L, E). attention_mask: (B, L).
     """
 
     def linear(name: str, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the models of the graded tests answer, by arithmetic, and where two lines meet, by going along them."""
+"""Reference for week2/evaluation: what the graded tests' models predict, and where two cost curves cross."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 
 def predictions(texts: Sequence[str], classes: int, max_length: int) -> list[int]:
-    """The sum of the digits in a text, modulo classes. [CLS] and [SEP] are two of max_length tokens."""
+    """The sum of the digits in a text, modulo classes. [CLS] and [SEP] count towards max_length."""
     return [sum(int(word) for word in text.split()[: max_length - 2]) % classes for text in texts]
 
 
 def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
-    """The share of texts that got their label."""
+    """The share of texts whose prediction is their label."""
     return sum(a == b for a, b in zip(predicted, labels, strict=True)) / len(labels)
 
 
 def crossing(first: dict[int, float], second: dict[int, float]) -> float | None:
-    """The first length at which the lines meet: bisection in each piece, after values by interpolated exponents."""
+    """The first length at which the curves cross, by bisection in each piece; between points, logarithms are linear."""
     lengths = sorted(first.keys() & second.keys())
 
     def ahead(left: int, right: int, share: float) -> float:

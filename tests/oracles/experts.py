@@ -1,6 +1,6 @@
-"""What week1/moe is compared with: plain formulas that compute every expert for every token.
+"""Reference for week1/moe: plain formulas that compute every expert for every token.
 
-They are dtype-generic and differentiable. `dims` names an output's dimensions from the right.
+They work in any dtype and are differentiable. `dims` names an output's dimensions from the right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.oracles.attention import dims
 
 
 def route_top_k(router_logits: Tensor, k: int, renormalize: bool) -> tuple[Tensor, Tensor]:
-    """The k largest probabilities, best first, and their experts; among equals the first ones."""
+    """The k largest probabilities, largest first, and their experts; of equal ones, the first."""
     indices = router_logits.argsort(dim=-1, descending=True, stable=True)[..., :k]
     chosen = router_logits.gather(-1, indices)
     return torch.exp(chosen - (chosen if renormalize else router_logits).logsumexp(-1, keepdim=True)), indices
@@ -24,7 +24,7 @@ def route_top_k(router_logits: Tensor, k: int, renormalize: bool) -> tuple[Tenso
 
 @dims("slot")
 def routing_weights(router_logits: Tensor, k: int, renormalize: bool) -> Tensor:
-    """The weights alone, which are the same whichever of several equal experts are taken."""
+    """The weights alone, which do not depend on which of several equal experts is chosen."""
     return route_top_k(router_logits, k, renormalize)[0]
 
 
@@ -44,7 +44,7 @@ def moe_block(state: Mapping[str, Tensor], hidden_states: Tensor, config: Mappin
 def load_balancing_loss(
     gate_logits: Sequence[Tensor], num_experts: int, top_k: int = 2, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """`load_balancing_loss_func` of transformers, one expert after the other."""
+    """`load_balancing_loss_func` of transformers, expert by expert."""
     layers, loss = len(gate_logits), gate_logits[0].new_zeros(())
     real = torch.ones(len(gate_logits[0]), dtype=torch.bool) if attention_mask is None else attention_mask.flatten() > 0
     tokens = layers * int(real.sum())
@@ -57,7 +57,7 @@ def load_balancing_loss(
 
 
 def parameter_counts(config: Mapping[str, Any]) -> tuple[int, int]:
-    """All and active parameters of the model that transformers builds, without memory for any of them."""
+    """(all, active) parameters of the model as transformers builds it, without allocating memory for them."""
     from transformers import JambaConfig, JambaForCausalLM, MixtralConfig, MixtralForCausalLM
 
     mixtral = config["model_type"] == "mixtral"

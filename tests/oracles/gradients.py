@@ -1,4 +1,4 @@
-"""Gradients beside an oracle's output, for scenarios that differentiate a module themselves."""
+"""An oracle's gradients, for scenarios that differentiate a module themselves."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 def gradients_of(oracle: Callable[..., Any]) -> Callable[..., dict[str, Tensor]]:
     """The gradients of `oracle(state, *inputs, **options)`, as a function of `(above, state, *inputs, **options)`.
 
-    `above` is the gradient that arrives from above. The answer has "gradient of NAME" for each tensor of the state
-    dict, and for each floating-point input by its argument's name.
+    `above` is the incoming gradient. The result has "gradient of NAME" for each tensor of the state dict, and for each
+    floating-point input under its parameter's name.
     """
     names = list(inspect.signature(oracle).parameters)[1:]
 

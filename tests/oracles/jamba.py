@@ -1,12 +1,12 @@
-"""What week1/jamba is compared with: the model as plain formulas in whatever dtype they are called with, read at once;
-and the tensors that models keep between two tokens, counted one by one.
+"""Reference for week1/jamba: the model in one pass, as plain formulas that compute in the dtype of their arguments;
+and the tensors that models keep from token to token, counted one by one.
 
-A model's configuration is a dictionary here, with the names of `transformers`.
+A model's configuration is a dictionary with the names of `transformers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,15 +18,16 @@ from tests.oracles.experts import moe_block
 from tests.oracles.selective_scan import selective_scan
 
 Config = Mapping[str, Any]
+Shape = tuple[int, ...]
 
 
-def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
-    """The state dict of `JambaForCausalLM`."""
+def shapes_of(config: Config) -> dict[str, Shape]:
+    """The shapes in the state dict of `JambaForCausalLM`."""
     hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_experts"]
     channels, states, rank = config["mamba_expand"] * hidden, config["mamba_d_state"], config["mamba_dt_rank"]
     keys = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
     embedding = (config["vocab_size"], hidden)
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: dict[str, Shape] = {
         "model.embed_tokens.weight": embedding,
         "lm_head.weight": embedding,
         "model.final_layernorm.weight": (hidden,),
@@ -37,7 +38,7 @@ def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
         "v_proj.weight": (keys, hidden),
         "o_proj.weight": (hidden, hidden),
     }
-    mixing: dict[str, tuple[int, ...]] = {
+    mixing: dict[str, Shape] = {
         "A_log": (channels, states),
         "D": (channels,),
         "in_proj.weight": (2 * channels, hidden),
@@ -66,7 +67,7 @@ def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
     }
     for i in range(config["num_hidden_layers"]):
         attends, routes = _kinds(config, i)
-        parts = {"input_layernorm.weight": (hidden,), "pre_ff_layernorm.weight": (hidden,)}
+        parts: dict[str, Shape] = {"input_layernorm.weight": (hidden,), "pre_ff_layernorm.weight": (hidden,)}
         parts |= {("self_attn." if attends else "mamba.") + n: s for n, s in (attending if attends else mixing).items()}
         parts |= {f"feed_forward.{n}": s for n, s in (sparse if routes else dense).items()}
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in parts.items()}
@@ -77,7 +78,7 @@ def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
 def jamba_lm(
     state: Mapping[str, Tensor], input_ids: Tensor, config: Config, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """The logits of `JambaForCausalLM`. Rows of padding give some number."""
+    """The logits of `JambaForCausalLM`. Padding rows contain arbitrary numbers."""
     length, eps = input_ids.size(1), config["rms_norm_eps"]
     real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     visible = torch.ones(length, length).tril().bool() & (real != 0)[:, None, None]
@@ -120,8 +121,8 @@ def _mamba(layer: Mapping[str, Tensor], x: Tensor, real: Tensor, config: Config)
     u = u * real
     width, length = config["mamba_d_conv"], u.size(1)
     past = torch.cat([torch.zeros_like(u[:, :1]).expand(-1, width - 1, -1), u], 1)
-    u = sum(past[:, w : w + length] * layer["mamba.conv1d.weight"][:, 0, w] for w in range(width))
-    u = u + layer.get("mamba.conv1d.bias", 0)
+    convolved: Any = sum(past[:, w : w + length] * layer["mamba.conv1d.weight"][:, 0, w] for w in range(width))
+    u = convolved + layer.get("mamba.conv1d.bias", 0)
     u = u * torch.sigmoid(u) * real
     sizes = [config["mamba_dt_rank"], config["mamba_d_state"], config["mamba_d_state"]]
     dt, B, C = (
@@ -136,7 +137,7 @@ def _mamba(layer: Mapping[str, Tensor], x: Tensor, real: Tensor, config: Config)
 
 
 def cache_bytes(config: Config, tokens: int, dtype: torch.dtype) -> int:
-    """The bytes of all tensors that one sequence of so many tokens keeps."""
+    """The bytes of all tensors that are kept for one sequence of `tokens` tokens."""
     kept = [
         torch.empty(shape, dtype=kind, device="meta")
         for i in range(config["num_hidden_layers"])
@@ -145,9 +146,7 @@ def cache_bytes(config: Config, tokens: int, dtype: torch.dtype) -> int:
     return sum(tensor.nbytes for tensor in kept)
 
 
-def _kept_by_layer(
-    config: Config, i: int, tokens: int, dtype: torch.dtype
-) -> list[tuple[tuple[int, ...], torch.dtype]]:
+def _kept_by_layer(config: Config, i: int, tokens: int, dtype: torch.dtype) -> Sequence[tuple[Shape, torch.dtype]]:
     """Shape and dtype of each tensor that layer i keeps."""
     hidden = config["hidden_size"]
     match config["model_type"]:

@@ -1,7 +1,7 @@
-"""What week1/mamba is compared with: the block as matrix products around the oracle of the scan.
+"""Reference for week1/mamba: the block as matrix products around the scan's oracle.
 
-Sequences are seen whole here. What a submission carries from step to step must give the same, and the states after the
-last position are what the whole sequence leaves behind.
+Whole sequences are computed at once. A submission that goes step by step must get the same result, and the states
+after the last position are those of the whole sequence.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def mamba_and_states(weights: Mapping[str, Tensor], hidden_states: Tensor) -> tu
 
 @dims("batch", "position", "token")
 def language_model(weights: Mapping[str, Tensor], input_ids: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """`MambaForCausalLM` with this state dict: (b, l) -> (b, l, V). Without lm_head.weight its weights are tied."""
+    """`MambaForCausalLM` with this state dict: (b, l) -> (b, l, V). Without lm_head.weight, the weights are tied."""
     embeddings = weights["backbone.embeddings.weight"]
     x, eps = embeddings[input_ids], config["layer_norm_epsilon"]
     for number in range(config["num_hidden_layers"]):

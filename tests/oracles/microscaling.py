@@ -1,4 +1,4 @@
-"""What the MXFP4 exercise is compared with: the formats by their definitions, in float64 and without bit tricks."""
+"""Reference for week2/mxfp4: the formats by their definitions, in float64 and without bit tricks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def quantize_mxfp4(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Blocks (..., D/32, 16) and scales (..., D/32), uint8, of x (..., D)."""
+    """The blocks (..., D/32, 16) and scales (..., D/32) of x (..., D), both uint8."""
     values = x.double().reshape(*x.shape[:-1], x.size(-1) // 32, 32)
     largest = values.abs().amax(-1, keepdim=True)
     # e is the number of exponents k from -126 to 127 with 2^(k + 2) <= amax, counted from -127.
     exponent = (largest >= 2.0 ** torch.arange(-124.0, 130.0, dtype=torch.float64)).sum(-1, keepdim=True) - 127
     scaled = values / 2.0 ** exponent.double()
     distances = (scaled.abs().clamp(max=6).unsqueeze(-1) - torch.tensor(MAGNITUDES, dtype=torch.float64)).abs()
-    nearest = distances == distances.amin(-1, keepdim=True)  # one code, or the two beside a tie
-    order = torch.tensor([0, 4, 1, 5, 2, 6, 3, 7])  # a code's place where even codes come first
+    nearest = distances == distances.amin(-1, keepdim=True)  # one code, or two at a tie
+    order = torch.tensor([0, 4, 1, 5, 2, 6, 3, 7])  # each code's rank with even codes first
     codes = torch.where(nearest, order, 8).amin(-1)
     codes = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7, 0])[codes] + 8 * values.signbit()
     known = largest.isfinite()
@@ -29,7 +29,7 @@ def quantize_mxfp4(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize_mxfp4(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """(..., D) of dtype."""
+    """The values (..., D) in `dtype`."""
     magnitudes = torch.tensor([*MAGNITUDES, *(-m for m in MAGNITUDES)], dtype=torch.float64)
     powers = torch.tensor([2.0 ** (byte - 127) for byte in range(255)] + [torch.nan], dtype=torch.float64)
     values = torch.empty(*scales.shape, 32, dtype=torch.float64)
@@ -39,9 +39,9 @@ def dequantize_mxfp4(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tens
 
 
 def quantize_int4(x: Tensor, block: int = 32) -> tuple[Tensor, Tensor]:
-    """Codes (..., D), int8, and scales (..., D/block), of x's dtype, of x (..., D)."""
+    """The codes (..., D), int8, and scales (..., D/block), in x's dtype, of x (..., D)."""
     values = x.double().reshape(*x.shape[:-1], x.size(-1) // block, block)
-    scales = (values.abs().amax(-1) / 7).to(x.dtype)  # float64 has digits enough: rounded twice as if once
+    scales = (values.abs().amax(-1) / 7).to(x.dtype)  # float64 has enough digits: no double rounding
     scales = torch.where(scales.isfinite(), scales, torch.nan)
     codes = (values / scales.double().unsqueeze(-1)).round().clamp(-7, 7)
     codes = torch.where(scales.unsqueeze(-1) > 0, codes, 0)
@@ -50,7 +50,7 @@ def quantize_int4(x: Tensor, block: int = 32) -> tuple[Tensor, Tensor]:
 
 @dims("row", "value")
 def dequantize_int4(codes: Tensor, scales: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """(..., D), of the scales' dtype: the judge says what it is rounded to."""
+    """(..., D) in the scales' dtype: the closeness rule rounds it to `dtype`."""
     return codes * scales.repeat_interleave(codes.size(-1) // scales.size(-1), dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Classifying texts the plain way: each text alone, no batch, no padding, no mask."""
+"""Reference for week2/pipelines: classifies each text alone, without batches, padding or masks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def state() -> dict[str, Tensor]:
 
 
 def sentences() -> list[tuple[str, str]]:
-    """(label, text): what it was trained with, and what was held out."""
+    """(label, text) of all sentences, those for training and those held out."""
     lines = (FOLDER / "sentences.tsv").read_text("utf-8").splitlines()[1:]
     return [(label, text) for label, _, text in (line.partition("\t") for line in lines)]
 
@@ -39,8 +39,8 @@ def classify(
     """The label of each text and the scores (len(texts),).
 
     Args:
-        config: of a model of transformers, with its `model_type`.
-        state: its weights; their dtype is the computation's.
+        config: a transformers model's configuration, including `model_type`.
+        state: its weights, whose dtype is that of the computation.
         texts: at least one.
         tokenizer: settings that differ from the folder's: model_max_length, truncation_side.
     """

@@ -1,4 +1,4 @@
-"""Reading and embedding texts the plain way, and a small model that reads: what haystack_pipeline is judged with."""
+"""Reference for week2/haystack_pipeline: embeddings computed text by text, and a small reader made by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# Words as (start, end): how much a reader wants an answer to begin and to end there, from −1 to 1.
+# word: (start, end), how strongly the reader wants an answer to start or end there, from −1 to 1.
 STRENGTHS = {
     "1446": (0.9, 0.9),
     "1592": (0.7, 0.7),
@@ -27,10 +27,10 @@ LOGITS = 10.0  # of strength 1
 
 
 def save_reader(folder: Path) -> None:
-    """Write a BERT for extractive question answering with its tokenizer, made by hand: 40 words, no layer.
+    """Write a hand-made BERT for extractive question answering, without layers, and its tokenizer of 20 words.
 
-    Its logits are ten times STRENGTHS, whatever the question: an embedding holds the strengths of its word, normalised
-    so that the layer norm leaves it as it is.
+    Its logits are ten times STRENGTHS for any question: an embedding holds the strengths of its word, normalised so
+    that the layer norm does not change it.
     """
     from transformers import BertConfig, BertForQuestionAnswering, BertTokenizerFast
 
@@ -54,14 +54,14 @@ def save_reader(folder: Path) -> None:
 
 
 def _embedding(word: str) -> Tensor:
-    """Mean 0 and variance 1, the strengths in front."""
+    """The strengths, then numbers that make the mean 0 and the variance 1."""
     start, end = STRENGTHS.get(word, WEAK)
     rest = (3 - start**2 - end**2) ** 0.5
     return torch.tensor([start, end, rest, -start, -end, -rest])
 
 
 def embeddings(model_path: str, texts: Sequence[str]) -> Tensor:
-    """A sentence transformer's embeddings of length 1, each text alone: the mean of its tokens. (texts, D)"""
+    """A sentence transformer's embeddings (texts, D), each text alone: the mean of its tokens, scaled to length 1."""
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(model_path), AutoModel.from_pretrained(model_path)

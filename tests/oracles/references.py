@@ -1,9 +1,9 @@
-"""The reference functions of flash-attn, mamba-ssm and causal-conv1d, where need be without their CUDA extensions.
+"""The reference functions of flash-attn, mamba-ssm and causal-conv1d, without their CUDA extensions if necessary.
 
-These packages import their compiled extension at the top although their reference functions never call it. Where it is
-missing, an empty module stands in for it while the package is imported, and both are forgotten again afterwards:
-transformers looks for these packages when its Mamba, Jamba, Bamba … files are imported, and would otherwise bind
-kernels that are not there.
+These packages import their compiled extension at the top although their reference functions never call it. If it is
+missing, an empty module stands in for it while the package is imported, and both are removed afterwards: transformers
+looks for these packages when its Mamba, Jamba, Bamba … files are imported, and would otherwise bind kernels that do
+not exist.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ EXTENSIONS = {
 
 @cache
 def reference(path: str) -> Callable[..., Any]:
-    """The function at `path`, "flash_attn.utils.testing.attention_ref" say.
+    """The function at `path`, such as "flash_attn.utils.testing.attention_ref".
 
-    ImportError where the package is not installed.
+    Raises ImportError if the package is not installed.
     """
     module, _, name = path.rpartition(".")
     missing = [extension for extension in EXTENSIONS.values() if not _present(extension)]
     if not missing:
         return getattr(importlib.import_module(module), name)
 
-    # Not even by way of what these packages import may transformers' files see the stand-ins.
+    # transformers' files must not see the stand-ins, not even when these packages import them.
     if _present("transformers"):
         importlib.import_module("transformers.models.mamba.modeling_mamba")
         importlib.import_module("transformers.models.jamba.modeling_jamba")

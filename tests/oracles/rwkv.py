@@ -1,6 +1,6 @@
-"""What week1/rwkv is compared with: the sums of the definition, token by token, in whatever dtype they are called with.
+"""Reference for week1/rwkv: the sums of the definition, token by token, in the dtype of their arguments.
 
-Modules see whole texts here, without a state: what a submission carries from piece to piece must give the same.
+Modules see whole texts here, without a state: a submission that goes piece by piece must get the same result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def wkv(
     state: list[Tensor] | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, list[Tensor] | None]:
-    """Output (B, T, C), and the state after the last token, its maximum the largest exponent in the sums."""
+    """The output (B, T, C), and the state after the last token; its maximum is the largest exponent in the sums."""
     w, outputs = torch.exp(time_decay), []
     for t in range(key.size(1)):
         numerator, denominator, _ = _sums(w, key[:, :t], value[:, :t], state, (key[:, t] + time_first, value[:, t]))
@@ -40,7 +40,7 @@ def wkv_parallel(time_decay: Tensor, time_first: Tensor, key: Tensor, value: Ten
 def wkv_and_sums(
     time_decay: Tensor, time_first: Tensor, key: Tensor, value: Tensor, state: list[Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, and what the state stands for whatever its maximum is: the average so far, the log of its weight."""
+    """The output, and what the state means independently of its maximum: the average so far, and its log weight."""
     output, after = wkv(time_decay, time_first, key, value, state, True)
     assert after is not None
     numerator, denominator, maximum = after
@@ -50,7 +50,7 @@ def wkv_and_sums(
 def _sums(
     w: Tensor, key: Tensor, value: Tensor, state: list[Tensor] | None, present: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Numerator, denominator and their common exponent over some past tokens and perhaps the present one."""
+    """Numerator, denominator and their common exponent, over past tokens and, if given, the present one."""
     length = key.size(1)
     age = torch.arange(length - 1, -1, -1, device=key.device).to(key)[:, None]  # of each token, in decays
     terms = [(key - age * w, value, torch.ones_like(value))]  # exponents, values and weights, (B, tokens, C) each

@@ -1,4 +1,4 @@
-"""The exponent of a power law and its 95% confidence interval, by matrix algebra and numerical integration."""
+"""Reference for fits of power laws: the exponent and its 95% confidence interval, by matrix algebra and integration."""
 
 from __future__ import annotations
 

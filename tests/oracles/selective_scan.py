@@ -1,12 +1,14 @@
-"""What week1/selective_scan is compared with: the recurrence solved for its states, with no step that follows another.
+"""Reference for week1/selective_scan: the recurrence solved for all its states at once.
 
     x_t = Σ_{s ≤ t} exp((Δ_{s+1} + … + Δ_t) A) Δ_s B_s u_s
 
-They are dtype-generic and differentiable. The exponents are differences of prefix sums, so that the closeness rule,
-which asks what rounding does to these formulas, allows what honest scans by prefix sums lose.
+The formulas work in any dtype and are differentiable. The exponents are differences of prefix sums, so that the
+closeness rule, which measures what rounding does to these formulas, allows what correct scans by prefix sums lose.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ def selective_scan_and_state(
     return_last_state: bool = True,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """The output and the last state of `selective_scan` and of `selective_scan_chunked`, whatever chunk_size is."""
+    """The output and the last state of `selective_scan` and of `selective_scan_chunked`, for any chunk_size."""
     dt = delta if delta_bias is None else delta + delta_bias[:, None]
     dt = F.softplus(dt) if delta_softplus else dt
     B, C = (_for_each_channel(each, u.shape) for each in (B, C))  # (b, d, n, l)
@@ -48,7 +50,7 @@ def selective_scan_and_state(
 
 
 @dims("batch", "channel", "position")
-def selective_scan(*args: Tensor, **kwargs: Tensor) -> Tensor:
+def selective_scan(*args: Any, **kwargs: Any) -> Tensor:
     """The output alone."""
     return selective_scan_and_state(*args, **kwargs)[0]
 
@@ -90,19 +92,19 @@ def causal_conv1d_and_states(
     (batch, channels, length), width = x.shape, weight.size(1)
     before = x.new_zeros(batch, channels, width - 1) if initial_states is None else initial_states
     seen = torch.cat([before, x], -1)
-    out = sum(weight[:, i, None] * seen[..., i : i + length] for i in range(width))
+    out: Any = sum(weight[:, i, None] * seen[..., i : i + length] for i in range(width))
     out = out if bias is None else out + bias[:, None]
     return (out if activation is None else out * torch.sigmoid(out)), seen[..., length:]
 
 
 @dims("batch", "channel", "position")
-def causal_conv1d(*args: Tensor, **kwargs: Tensor) -> Tensor:
+def causal_conv1d(*args: Any, **kwargs: Any) -> Tensor:
     """The output alone."""
     return causal_conv1d_and_states(*args, **kwargs)[0]
 
 
 def _for_each_channel(B: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """B or C in any of its forms as (b, d, n, l)."""
+    """B or C, in any of its forms, as (b, d, n, l)."""
     batch, channels, length = shape
     if B.dim() == 2:
         return B[None, :, :, None].expand(batch, channels, B.size(1), length)

@@ -1,4 +1,4 @@
-"""The attention oracles agree with PyTorch, flash-attn and transformers wherever these agree with themselves."""
+"""The attention oracles agree with PyTorch, flash-attn and transformers wherever these agree with each other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Te
 
 
 def with_gradients(outputs: Iterable[Tensor | None], inputs: Iterable[Tensor]) -> list[Tensor]:
-    """The outputs, and the gradients of the inputs for one fixed set of cotangents."""
+    """The outputs, and the gradients of the inputs for fixed cotangents."""
     made = [output for output in outputs if output is not None]
     cotangents = [normal(*output.shape, seed=9 + number).detach().to(output) for number, output in enumerate(made)]
     return made + list(torch.autograd.grad(made, list(inputs), cotangents))
@@ -36,7 +36,7 @@ def assert_same(ours: Iterable[Tensor | None], theirs: Iterable[Tensor | None], 
 
 
 def mask(name: str | None, length: int, keys: int, dtype: torch.dtype) -> Tensor | None:
-    """The masks that are tried, by name; all but "float" leave a row without any key to see."""
+    """The mask of this name; "bool" and "float with -inf" hide every key from one row."""
     if name is None:
         return None
     if name == "keys":
@@ -77,7 +77,7 @@ def test_causal_attention_is_pytorch_s(shape: tuple[int, ...], lengths: tuple[in
 def test_grouped_heads_are_pytorch_s(kv_heads: int, name: str | None) -> None:
     query, key, value = normal(2, 6, 4, 8), normal(2, kv_heads, 5, 8, seed=1), normal(2, kv_heads, 5, 8, seed=2)
     attn_mask = mask(name, 4, 5, torch.float64)
-    wide = None if attn_mask is None else attn_mask.expand(4, 5)  # PyTorch takes no 1-D mask
+    wide = None if attn_mask is None else attn_mask.expand(4, 5)  # PyTorch rejects a 1-D mask
     ours = oracle.attention(query, key, value, attn_mask, enable_gqa=True)
     theirs = F.scaled_dot_product_attention(query, key, value, wide, enable_gqa=True)
     assert_same([ours], [theirs], query, key, value)
@@ -102,7 +102,7 @@ def test_attention_is_flash_attn_s_reference(causal: bool, kv_heads: int) -> Non
     visible = padding[:, None, None, :] & (torch.ones(5, 5).tril().bool() if causal else True)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     ours = oracle.attention(q, k, v, visible, enable_gqa=True)
-    # attention_ref aligns its causal mask with the real keys' end, so only the unpadded sequence is the same.
+    # attention_ref aligns its causal mask with the last real key, so only the unpadded sequence agrees.
     rows = slice(0, 1) if causal else slice(None)
     assert_close(ours.transpose(1, 2)[rows], theirs[rows])
 
@@ -208,7 +208,7 @@ def test_the_reference_packages_run_on_the_cpu() -> None:
 
 
 def test_transformers_stays_on_the_cpu_after_the_reference_packages_were_loaded() -> None:
-    from transformers import FalconMambaConfig, FalconMambaModel  # its file is imported after the stand-ins are gone
+    from transformers import FalconMambaConfig, FalconMambaModel  # imported after the stand-ins are gone
 
     reference("mamba_ssm.ops.selective_scan_interface.selective_scan_ref")
     model = FalconMambaModel(FalconMambaConfig(hidden_size=8, num_hidden_layers=1, vocab_size=5, state_size=4))

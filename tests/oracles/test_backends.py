@@ -1,4 +1,4 @@
-"""The judge's own questions to PyTorch, against what else PyTorch tells about its kernels."""
+"""The oracle of week2/attention_backends agrees with what else PyTorch says about its kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder's oracles agree with transformers: Llama, Qwen2, and the rotary positions of Qwen2-VL."""
+"""The decoder's oracles agree with transformers: Llama, Qwen2, and Qwen2-VL's rotary positions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def made(name: str) -> tuple[Any, dict[str, Any]]:
-    """The model of transformers with random weights, and its settings."""
+    """A transformers model with random weights, and its settings."""
     family, settings = MODELS[name]
     model = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**settings)).eval()
     generator = torch.Generator().manual_seed(1)
@@ -106,7 +106,7 @@ def test_the_parts_are_those_of_transformers() -> None:
 
 
 def test_multimodal_rope_is_qwen2_vl_s() -> None:
-    """transformers composes the table of a token before it turns queries and keys by it."""
+    """transformers composes each token's table before it rotates queries and keys."""
     from transformers.models.qwen2_vl import modeling_qwen2_vl as qwen2_vl
 
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
@@ -116,5 +116,5 @@ def test_multimodal_rope_is_qwen2_vl_s() -> None:
     positions = torch.randint(0, 40, (3, 2, 5), generator=torch.Generator().manual_seed(2))
     theirs = qwen2_vl.apply_rotary_pos_emb(q, k, *rotary(q, positions))
 
-    angles = (positions[..., None] * rotary.inv_freq).repeat(1, 1, 1, 2)  # one table for each of the three positions
+    angles = (positions[..., None] * rotary.inv_freq).repeat(1, 1, 1, 2)  # one table for each kind of position
     assert_close(oracle.multimodal_rope(q, k, angles.cos(), angles.sin(), [2, 3, 3]), theirs)

@@ -14,7 +14,7 @@ def test_bert_is_transformers_bert():
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 24}
     model = BertModel(BertConfig(vocab_size=30, max_position_embeddings=12, **sizes), add_pooling_layer=False).eval()
-    for parameter in model.parameters():  # norms and biases too, which begin as 1 and 0
+    for parameter in model.parameters():  # norms and biases too, which start as 1 and 0
         torch.nn.init.normal_(parameter, std=0.5)
     ids = torch.randint(0, 30, (3, 7))
     mask = torch.arange(7) < torch.tensor([[7], [4], [1]])

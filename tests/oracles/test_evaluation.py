@@ -1,4 +1,4 @@
-"""The oracle of the evaluation harness, and the reviews and classifiers that come with the course."""
+"""The oracle of week2/evaluation, and the reviews and classifiers that come with the course."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_no_review_and_no_verdict_of_the_test_is_known_from_training():
             sentence
             for text in texts
             for sentence in text.split(". ")
-            if sum(adjective in sentence for adjective in adjectives) == 2  # a contrast, which is the verdict
+            if sum(adjective in sentence for adjective in adjectives) == 2  # a contrast: the verdict
         }
         for split, texts in seen.items()
     }
@@ -152,7 +152,7 @@ def test_transformers_has_no_mamba_that_classifies():
         AutoModelForSequenceClassification.from_pretrained(classifiers.HERE / "mamba")
 
 
-# --- the course's own data and models, from files of the same form --------------------------------------------------
+# --- public data and models, from files of the same form -----------------------------------------------------------
 
 
 def test_imdb_is_read(tmp_path):
@@ -187,7 +187,7 @@ def test_a_checkpoint_of_transformers_is_read(tmp_path):
 
 @pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
 def test_a_checkpoint_of_the_original_mamba_is_read(tmp_path, bias):
-    """As fine-tuning of the original language model leaves it: other names, and a head on the mean of the states."""
+    """As fine-tuning the original language model leaves it: other names, and a head on the mean of the states."""
     torch.manual_seed(0)
     config = {"d_model": 16, "n_layer": 2, "vocab_size": 640, "ssm_cfg": {"d_state": 4}}
     model = classifiers.MambaForSequenceClassification(

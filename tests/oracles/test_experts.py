@@ -1,4 +1,4 @@
-"""The mixture-of-experts oracles agree with transformers wherever it agrees with itself."""
+"""The mixture-of-experts oracles agree with transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formulas of week1/jamba's oracle against transformers: the model, and what models keep between two tokens."""
+"""The oracle of week1/jamba agrees with transformers: the model, and what models keep from token to token."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_it_is_transformers_model(changes):
         torch.nn.init.normal_(tensor, std=0.3)
     input_ids = torch.randint(0, 31, (2, 9))
     mask = (torch.arange(9) >= torch.tensor([[0], [4]])).long()
-    if config["mamba_proj_bias"]:  # transformers masks before in_proj, whose bias then brings padding in
+    if config["mamba_proj_bias"]:  # transformers masks before in_proj, whose bias then leaks padding
         mask = torch.ones(2, 9).long()
     with torch.no_grad():
         theirs = model(input_ids, attention_mask=mask, use_cache=False).logits
@@ -55,7 +55,7 @@ DECODER = {
 }  # fmt: skip
 KEPT = {
     "llama": DECODER | {"head_dim": 8},
-    # What transformers keeps beside a new token: one less than the window, which is the token's own place in it.
+    # transformers keeps one token less than the window, where the new token takes a place.
     "mistral": DECODER | {"sliding_window": 7},
     "mixtral": DECODER | {"num_local_experts": 2, "sliding_window": None},
     "qwen2": DECODER | {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
@@ -106,7 +106,7 @@ def test_an_rwkv_state_has_the_bytes_of_transformers(dtype):
 
 
 def test_the_published_configurations_are_those_of_transformers():
-    """Each builds the model class that it names, and what its fields leave to be derived comes out as they say."""
+    """Each builds the configuration that it names, and every field of the file keeps its value there."""
     from transformers import AutoConfig
 
     paths = sorted((Path(__file__).parents[2] / "exercises" / "week1" / "configs").glob("*.json"))

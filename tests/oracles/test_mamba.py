@@ -23,7 +23,7 @@ variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 
 
 def drawn(module: nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    """Other weights than the new module's, the same for the module and for the oracle, which has them in float64."""
+    """Fill the module with random weights; the same weights in float64, for the oracle."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5, generator=generator)
@@ -39,7 +39,7 @@ def normal(*shape: int) -> Tensor:
 
 
 def assert_same(ours: Tensor, theirs: Tensor, module: nn.Module) -> None:
-    """Equal outputs, and equal gradients of the module's parameters. The libraries compute in float32."""
+    """Outputs and gradients of the module's parameters are equal. The libraries compute in float32."""
     above = normal(*theirs.shape)
     parameters = list(module.parameters())
     mine = torch.autograd.grad(ours, parameters, above.double())
@@ -71,8 +71,8 @@ def test_the_language_model_is_transformers_s(variant: dict[str, Any]) -> None:
 
 @pytest.fixture
 def mamba_ssm(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """mamba-ssm's class, with the reference in place of the scan's kernel and its own fallbacks for the others."""
-    mamba = reference("mamba_ssm.modules.mamba_simple.Mamba")
+    """mamba-ssm's class, with its reference instead of the scan's kernel and its fallbacks instead of the others."""
+    mamba: Any = reference("mamba_ssm.modules.mamba_simple.Mamba")
     scan = reference("mamba_ssm.ops.selective_scan_interface.selective_scan_ref")
     names = {"selective_scan_fn": scan, "causal_conv1d_fn": None, "causal_conv1d_update": None}
     for name, value in (names | {"selective_state_update": None}).items():

@@ -1,4 +1,4 @@
-"""The MXFP4 oracle agrees with transformers on every code and scale, and with Triton and PyTorch on the formats."""
+"""The MXFP4 oracle agrees with transformers on every code and scale, and with PyTorch and Triton on the formats."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_values_are_rounded_and_packed_as_triton_s_e2m1():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_can_be_expressed_comes_back(dtype):
     blocks = EVERY.clone()
-    blocks[..., 0] = 0x76  # 4 and 6: a block whose largest is less has another scale
+    blocks[..., 0] = 0x76  # 4 and 6: a block with a smaller maximum would get another scale
     scales = torch.full((1, 16), 120, dtype=torch.uint8)
     again = oracle.quantize_mxfp4(oracle.dequantize_mxfp4(blocks, scales, dtype))
     assert torch.equal(again[0], blocks) and torch.equal(again[1], scales)

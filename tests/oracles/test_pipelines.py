@@ -1,4 +1,4 @@
-"""The oracle and the classifier that comes with the course, against transformers."""
+"""The oracle of week2/pipelines and the course's classifier agree with transformers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEXTS = ["Good", "좋아요", "", " ", "👎", "[PAD] [SEP] good", "지루해요
 
 
 def held_out():
-    """The sentences that the classifier was not trained with: the English ones, the Korean ones."""
+    """The sentences that the classifier was not trained on: (English, Korean)."""
     rows = [row for number, row in enumerate(oracle.sentences()) if number // 4 % 5 == 4]
     return [[row for number, row in enumerate(rows) if number % 4 in part] for part in ((0, 1), (2, 3))]
 
@@ -59,8 +59,7 @@ def test_the_classifier_knows_more_than_chance():
 
 
 def test_it_can_be_made_again(tmp_path, capsys):
-    """The script makes a tokenizer and a classifier of this kind, others each time: the training of the tokenizer
-    breaks ties at random. Hence the lower bar."""
+    """Training the tokenizer breaks ties at random, so each run makes another classifier: hence the lower bar."""
     spec = importlib.util.spec_from_file_location("train", oracle.FOLDER / "train.py")
     train = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(train)

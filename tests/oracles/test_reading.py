@@ -1,4 +1,4 @@
-"""The reader made by hand and the embeddings, against transformers and sentence-transformers themselves."""
+"""The hand-made reader and the embeddings agree with transformers and sentence-transformers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_logits_are_the_strengths_of_the_words(reader):
     words = tokenizer.convert_ids_to_tokens(tokens["input_ids"][0])
     assert {"Nakdong", "river", "1446", "1592", "##년에", "[UNK]"} <= set(words)
     strengths = torch.tensor([oracle.STRENGTHS.get(word, oracle.WEAK) for word in words])
-    came = torch.stack([logits.start_logits[0], logits.end_logits[0]], dim=-1)
-    assert torch.allclose(came, oracle.LOGITS * strengths, atol=1e-4)
+    starts_and_ends = torch.stack([logits.start_logits[0], logits.end_logits[0]], dim=-1)
+    assert torch.allclose(starts_and_ends, oracle.LOGITS * strengths, atol=1e-4)
 
 
 def test_it_is_small_and_the_same_each_time(tmp_path):

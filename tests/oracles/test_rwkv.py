@@ -1,4 +1,4 @@
-"""The RWKV oracles agree with transformers' RWKV-4 wherever it agrees with itself."""
+"""The RWKV oracles agree with transformers' RWKV-4."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 
 def filled(module: Any) -> dict[str, Tensor]:
-    """The module's state dict, filled with numbers large enough to show what goes wrong."""
+    """The module's state dict, filled with numbers large enough to show mistakes."""
     for seed, parameter in enumerate(module.parameters()):
         parameter.data = normal(*parameter.shape, seed=seed, scale=0.5)
     return {name: tensor.detach() for name, tensor in module.state_dict().items()}
@@ -94,7 +94,7 @@ def test_the_language_model_is_transformers_s(training: bool) -> None:
 def test_rescaling_changes_no_logits() -> None:
     from transformers import RwkvConfig, RwkvForCausalLM
 
-    config = CONFIG | {"layer_norm_epsilon": 1e-7}  # the norms' eps would weigh more beside smaller hidden states
+    config = CONFIG | {"layer_norm_epsilon": 1e-7}  # the norms' eps would matter more for smaller hidden states
     model = RwkvForCausalLM(RwkvConfig(**config, rescale_every=1)).eval()
     state = {name: tensor.clone() for name, tensor in filled(model).items()}
     input_ids = torch.arange(7)[None]

@@ -1,4 +1,4 @@
-"""The oracle of fits and confidence intervals against SciPy."""
+"""The oracle of fits and confidence intervals agrees with SciPy."""
 
 import numpy as np
 import pytest

@@ -22,12 +22,12 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def in_float64(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The oracle is run in float64; mamba-ssm's reference takes float32 alone."""
+    """The oracle runs in float64; mamba-ssm's reference accepts only float32."""
     return {name: each.double() if isinstance(each, Tensor) else each for name, each in arguments.items()}
 
 
 def assert_same(ours: Iterable[Tensor], theirs: Iterable[Tensor], inputs: Iterable[Tensor]) -> None:
-    """Equal outputs, and equal gradients for one fixed set of cotangents. The references compute in float32."""
+    """Outputs and, for fixed cotangents, gradients are equal. The references compute in float32."""
     found = []
     for outputs in (list(ours), list(theirs)):
         above = [normal(*output.shape, seed=9 + number).detach().to(output) for number, output in enumerate(outputs)]
@@ -114,7 +114,7 @@ def test_the_step_is_mamba_s(groups: int | None, absent: tuple[str, ...], softpl
     state = normal(2, 4, 3, seed=8)
     ours = oracle.selective_state_update(state, **arguments, dt_softplus=softplus)
 
-    heads = groups or 1  # the reference knows groups of heads, not of channels
+    heads = groups or 1  # the reference has groups of heads, not of channels
 
     def split(tensor: Tensor | None, name: str) -> Tensor | None:
         if tensor is None or name in ("B", "C"):

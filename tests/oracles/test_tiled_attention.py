@@ -1,4 +1,4 @@
-"""The oracle of tiled attention agrees with PyTorch and flash-attn wherever these offer the same."""
+"""The oracle of tiled attention agrees with PyTorch and flash-attn wherever they offer the same."""
 
 from __future__ import annotations
 
@@ -59,7 +59,6 @@ def test_it_is_flash_attn_s_reference(lengths: tuple[int, int], kv_heads: int, o
     window = (None if left < 0 else left, None if right < 0 else right)
     theirs, _ = attention_ref(q, k, v, upcast=False, **options | {"window_size": window})
     ours = oracle.attention(q, k, v, **options)
-    assert isinstance(ours, Tensor)
     assert_same(ours, theirs, q, k, v)
 
 
@@ -68,13 +67,12 @@ def test_causal_is_pytorch_s_lower_right(lengths: tuple[int, int]) -> None:
     from torch.nn.attention.bias import causal_lower_right
 
     q, k, v = qkv(*lengths, heads=4)
-    # Only the queries that see a key: PyTorch's causal_lower_right gives NaN to the others.
+    # Only queries that see a key: PyTorch's causal_lower_right returns NaN for the others.
     first = max(lengths[0] - lengths[1], 0)
-    heads = [x.transpose(1, 2) for x in (q[:, first:], k, v)]
+    queries, keys, values = (x.transpose(1, 2) for x in (q[:, first:], k, v))
     bias = causal_lower_right(lengths[0] - first, lengths[1])
-    theirs = F.scaled_dot_product_attention(*heads, attn_mask=bias, enable_gqa=True).transpose(1, 2)
+    theirs = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=True).transpose(1, 2)
     ours = oracle.attention(q, k, v, causal=True)
-    assert isinstance(ours, Tensor)
     assert_same(ours[:, first:], theirs, q, k, v)
 
 

@@ -1,4 +1,4 @@
-"""The Transformer oracles agree with PyTorch's layers and with the positions of DistilBERT in transformers."""
+"""The Transformer oracles agree with PyTorch's layers and with DistilBERT's positions in transformers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def option_names(options: dict[str, Any]) -> str:
-    """An id that is the same in every process: a function's repr is not."""
+    """An id that is the same in every process, as a function's repr is not."""
     return "-".join(f"{name}={getattr(value, '__name__', value)}" for name, value in options.items()) or "defaults"
 
 
@@ -37,7 +37,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def filled(layer: nn.Module) -> nn.Module:
-    """The layer in eval mode with parameters that are large enough to matter, norms included."""
+    """The layer in eval mode, with parameters large enough to matter, norms included."""
     generator = torch.Generator().manual_seed(1)
     for parameter in layer.parameters():
         nn.init.normal_(parameter, mean=0.1, std=0.4, generator=generator)
@@ -45,7 +45,7 @@ def filled(layer: nn.Module) -> nn.Module:
 
 
 def masks(kind: str | None, length: int, keys: int) -> Iterator[tuple[Tensor | None, Tensor | None]]:
-    """Masks of a batch of two and three heads, each with a padding mask; every position sees the first key."""
+    """Masks for a batch of two and three heads, each with a padding mask; every position sees the first key."""
     if kind is None:
         yield None, None
         return

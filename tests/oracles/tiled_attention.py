@@ -1,11 +1,12 @@
-"""What week2/tiled_attention is compared with: the same functions with the matrix of scores, in any dtype.
+"""Reference for week2/tiled_attention: the same functions with the full matrix of scores, in any dtype.
 
-Arguments are those of the exercise; block sizes, which change no number, are taken and not used.
+Parameters are those of the exercise; block sizes, which do not change the result, are ignored.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from tests.oracles.attention import dims
 
 
 def softmax(scores: Tensor, block: int = 1) -> Tensor:
-    """Over the last dimension; a row of nothing but -inf gives zeros."""
+    """Softmax over the last dimension; zeros for a row of -inf."""
     lost = (scores == -math.inf).all(-1, keepdim=True) if scores.size(-1) else scores
     return torch.where(lost, 0.0, torch.softmax(torch.where(lost, 0.0, scores), -1)) if scores.size(-1) else scores + 0
 
@@ -22,7 +23,7 @@ def softmax(scores: Tensor, block: int = 1) -> Tensor:
 def visible(
     queries: int, keys: int, causal: bool = False, window_size: tuple[int, int] = (-1, -1), device: str = "cpu"
 ) -> Tensor:
-    """(queries, keys), True where the query sees the key; the last of both are aligned."""
+    """(queries, keys), True where the query sees the key; the last query and the last key are aligned."""
     left, right = window_size
     distance = torch.arange(keys, device=device) - torch.arange(queries, device=device)[:, None] - (keys - queries)
     seen = torch.ones(queries, keys, dtype=torch.bool, device=device)
@@ -45,8 +46,8 @@ def attention(
     block_q: int = 64,
     block_k: int = 64,
     return_lse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """`flash_attn.flash_attn_func` by its definition, with lse."""
+) -> Any:
+    """`flash_attn.flash_attn_func` by its definition: out or, with return_lse, (out, lse), lse being (B, H, S_q)."""
     group = q.size(2) // k.size(2)
     reads = torch.arange(q.size(2), device=q.device) // group  # the key head of each head
     scores = torch.einsum("bihd,bjhd->bhij", q, k[:, :, reads])
@@ -77,7 +78,7 @@ def fp8_scale(x: Tensor, block: int) -> Tensor:
 
 
 def on_fp8_grid(x: Tensor, scale: Tensor | float) -> Tensor:
-    """x rounded to the multiples of float8_e4m3fn by `scale`, which broadcasts against x."""
+    """x rounded to `scale` times a float8_e4m3fn number; `scale` broadcasts against x."""
     return (x / scale).to(torch.float8_e4m3fn).to(x.dtype) * scale
 
 
@@ -110,6 +111,5 @@ def fp8_attention(
         if not per_tensor:
             scale = fp8_scale(x, block).repeat_interleave(block, 1)[:, : x.size(1), :, None]
         rounded.append(on_fp8_grid(x, scale))
-    out = attention(*rounded, causal=causal, softmax_scale=softmax_scale)
-    assert isinstance(out, Tensor)
-    return out
+    q, k, v = rounded
+    return attention(q, k, v, causal=causal, softmax_scale=softmax_scale)

@@ -1,4 +1,4 @@
-"""What the layers of week1/transformer are compared with: plain formulas in whatever dtype they are called with."""
+"""Reference for week1/transformer: the layers as plain formulas that compute in the dtype of their arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.oracles.attention import dims, multihead_attention
 
 @dims("position", "channel")
 def sinusoidal_positions(length: int, d_model: int) -> Tensor:
-    """Entry by entry, in float64."""
+    """The table, entry by entry, in float64."""
     table = torch.zeros(length, d_model, dtype=torch.float64)
     for column in range(d_model):
         angles = torch.arange(length, dtype=torch.float64) * 10000.0 ** (-(column - column % 2) / d_model)
@@ -32,7 +32,7 @@ def encoder_layer(
 ) -> Tensor:
     """`torch.nn.TransformerEncoderLayer` with this state dict, without dropout.
 
-    `options`: nhead, and where they are not PyTorch's defaults activation, layer_norm_eps, batch_first, norm_first.
+    `options`: nhead, and activation, layer_norm_eps, batch_first and norm_first unless they are PyTorch's defaults.
     """
 
     def attend(x: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def decoder_layer(
 
 
 def _sublayers(state: Mapping[str, Tensor], x: Tensor, attentions: list[Any], options: Mapping[str, Any]) -> Tensor:
-    """The attentions and then the feed-forward network, each with its residual connection and norm."""
+    """The attentions, then the feed-forward network, each with its residual connection and norm."""
 
     def feed_forward(x: Tensor) -> Tensor:
         return _linear(state, "linear2.", _activate(_linear(state, "linear1.", x), options.get("activation", "relu")))

@@ -1,4 +1,4 @@
-"""Graded tests of week2/flash_attention_triton: what the kernels compute, what they touch, and on a GPU how fast."""
+"""Graded tests of week2/flash_attention_triton: what the kernels compute, what they touch, how fast they are."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ pytestmark = [
 ]
 
 
-# --- inputs, and what is watched ------------------------------------------------------------------------------------
+# --- inputs, and proof that kernels compute the result --------------------------------------------------------------
 
 
 def normal(draw, batch=1, queries=70, keys=70, heads=2, kv_heads=None, width=16, **options):
-    """q, k and v."""
+    """q, k and v, each surrounded by NaN."""
     kv_heads = kv_heads or heads
     shapes = (batch, queries, heads, width), (batch, keys, kv_heads, width), (batch, keys, kv_heads, width)
     return tuple(guarded(draw.normal(*shape, **options)) for shape in shapes)
@@ -36,8 +36,9 @@ def named(q, k, v):
 
 
 def watched(submission, q, k, v, above=None, causal=False, spoil=()):
-    """What was seen in the interpreter, where anything was, and PyTorch does not compute beside it."""
-    inputs, above = named(*(x.cpu() for x in (q, k, v))), above if above is None else [above.cpu()]
+    """What the kernels did in the interpreter. Fails if they multiply nothing, or if PyTorch multiplies matrices."""
+    inputs = named(*(x.cpu() for x in (q, k, v)))
+    above = None if above is None else [above.cpu()]
     seen = submission.run(watch, "flash_attention", inputs, {"causal": causal}, above, spoil).output
     expect.that(seen["products"], f"no kernel computes {'the gradients' if above else 'the output'} with tl.dot")
     beginning = (x[:, :16] for x in inputs.values())
@@ -46,22 +47,22 @@ def watched(submission, q, k, v, above=None, causal=False, spoil=()):
 
 
 def expect_no_products(got):
-    """PyTorch multiplies no matrices; rowsum(dO ∘ O) may be its, and may be an einsum."""
-    flops, rows = got.counts["flops"], 2 * got.request.args[0].numel()
+    """Fails if PyTorch multiplies matrices. It may compute rowsum(dO ∘ O), and by an einsum."""
+    flops, rowsum = got.counts["flops"], 2 * got.request.args[0].numel()
     expect.that(
-        flops <= rows, f"PyTorch multiplies matrices: {flops:,} FLOPs; the products are to be computed by your kernels"
+        flops <= rowsum, f"PyTorch multiplies matrices ({flops:,} FLOPs): your kernels must compute all products"
     )
 
 
 @pytest.fixture(scope="module")
 def proven():
-    """Which passes were seen to use a kernel, without and with gradients: one look in a run is enough."""
+    """What kernels were seen to compute, False for the output and True for gradients: one look per run is enough."""
     return set()
 
 
 @pytest.fixture
 def prove(submission, draw, proven):
-    """Fails where no kernel computes the output, or the gradients; what is computed elsewhere earns nothing."""
+    """Fails unless kernels compute the output, or the gradients: what is computed elsewhere earns nothing."""
 
     def see(grad):
         if grad in proven:
@@ -70,10 +71,10 @@ def prove(submission, draw, proven):
         above, what = (x, "gradients") if grad else (None, "output")
         if draw.device == "cpu":
             unchanged = watched(submission, x, x, x, above, spoil=("stores", "products"))["unchanged"]
-            for spoilt, where in (("stores", "your kernels store"), ("products", "tl.dot gives in your kernels")):
+            for kind, values in (("stores", "everything your kernels store"), ("products", "every result of tl.dot")):
                 expect.that(
-                    not unchanged[spoilt],
-                    f"the {what} would be the same whatever {where}: PyTorch computes it, or a part of it",
+                    not unchanged[kind],
+                    f"numbers of the {what} stay the same when NaN replaces {values}: PyTorch computes them",
                 )
         else:
             seen = submission.run(watch, "flash_attention", named(x, x, x), {}, [x] if grad else None)
@@ -86,7 +87,7 @@ def prove(submission, draw, proven):
 
 @pytest.fixture
 def attend(submission, prove):
-    """Calls flash_attention, whose kernels are seen to compute something."""
+    """Calls flash_attention, once its kernels are known to compute the result."""
 
     def call(q, k, v, grad=False, **options):
         prove(grad)
@@ -96,7 +97,7 @@ def attend(submission, prove):
 
 
 def check(attend, part, q, k, v, **options):
-    """The output and then the gradients of a call."""
+    """Check the output of a call, then its gradients."""
     with part("output"):
         expect(attend(q, k, v, **options)).close_to(oracle.attention)
     with part("gradients"):
@@ -104,6 +105,7 @@ def check(attend, part, q, k, v, **options):
 
 
 def output_and_gradients(q, k, v, above, causal):
+    """The oracle's output, and its gradients if `above` is given."""
     if above is None:
         return [oracle.attention(q, k, v, causal)]
     with torch.enable_grad():
@@ -114,16 +116,14 @@ def output_and_gradients(q, k, v, above, causal):
 
 @pytest.fixture
 def check_written(submission, prove, part):
-    """The output and then the gradients of a call, none of whose numbers may be what torch.empty found."""
+    """Checks the output of a call, then its gradients, where torch.empty returns NaN."""
 
     def check(q, k, v, above, causal=False):
         for name, gradient in (("output", None), ("gradients", above)):
             with part(name):
                 prove(gradient is not None)
-                above = None if gradient is None else [gradient]
-                got = submission.run(
-                    on_memory_full_of_nan, "flash_attention", named(q, k, v), {"causal": causal}, above
-                )
+                options, gradients = {"causal": causal}, None if gradient is None else [gradient]
+                got = submission.run(on_memory_full_of_nan, "flash_attention", named(q, k, v), options, gradients)
                 expect(got).close_to(output_and_gradients, q, k, v, gradient, causal)
 
     return check
@@ -135,7 +135,7 @@ def check_written(submission, prove, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("program")
 def test_the_worked_example(attend, draw):
-    """The handout's query and four keys give 21."""
+    """The handout's example: one query and four keys give 21."""
     q, k, v = (torch.zeros(1, length, 1, 16, device=draw.device) for length in (1, 4, 4))
     q[..., 0] = 1.0
     k[0, :, 0, 0] = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()
@@ -146,28 +146,28 @@ def test_the_worked_example(attend, draw):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("program")
 def test_a_single_tile(attend, draw, part):
-    """16 queries and 16 keys: softmax(Q Kᵀ / √D) V, and its gradients."""
+    """16 queries and 16 keys: softmax(Q Kᵀ / √D) V and its gradients."""
     check(attend, part, *normal(draw, queries=16, keys=16, heads=1))
 
 
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("program")
 def test_several_heads_and_sequences(attend, draw, part):
-    """Each program finds its head and its sequence: batches of 2, with 3 heads."""
+    """Each program finds its own head and sequence: batches of 2 with 3 heads."""
     check(attend, part, *normal(draw, batch=2, queries=16, keys=32, heads=3))
 
 
 @pytest.mark.points(output=1, gradients=2)
 @pytest.mark.handout("forward")
 def test_several_tiles(attend, draw, part):
-    """256 queries and keys: programs side by side, and a loop inside each."""
+    """256 queries and keys: several programs, each of which loops over several tiles."""
     check(attend, part, *normal(draw, queries=256, keys=256, heads=1, width=32, dtype="float16"))
 
 
 @pytest.mark.points(output=1, gradients=2)
 @pytest.mark.handout("memory")
 def test_every_number_of_the_result_is_written(check_written, draw):
-    """What torch.empty gives is filled with NaN: none of it is left in the output or in a gradient."""
+    """Every number of the output and the gradients is written: torch.empty returns NaN here."""
     q, k, v = normal(draw, queries=50, keys=70)
     check_written(q, k, v, draw.normal(*q.shape))
 
@@ -176,7 +176,7 @@ def test_every_number_of_the_result_is_written(check_written, draw):
 @pytest.mark.parametrize("lengths", [[(33, 70), (130, 17)], [(1, 45), (45, 1), (1, 1)]], ids=["tails", "ones"])
 @pytest.mark.handout("tails")
 def test_lengths_that_no_tile_divides(attend, draw, part, lengths):
-    """The last tile is only partly there: what lies beyond the last key counts for nothing."""
+    """The last tile may be partial: places beyond the last key count for nothing."""
     for queries, keys in lengths:
         check(attend, part, *normal(draw, queries=queries, keys=keys, heads=1))
 
@@ -184,7 +184,7 @@ def test_lengths_that_no_tile_divides(attend, draw, part, lengths):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("tails")
 def test_widths_that_are_no_power_of_two(attend, draw, part):
-    """Heads 8, 24 and 80 wide, in tiles of the next power of two."""
+    """Heads of width 8, 24 and 80, in tiles of the next power of two."""
     for width in (8, 24, 80):
         check(attend, part, *normal(draw, queries=17, keys=35, width=width))
 
@@ -192,7 +192,7 @@ def test_widths_that_are_no_power_of_two(attend, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("forward")
 def test_a_scale_that_is_given_replaces_the_default(attend, draw, part):
-    """A softmax_scale that is given replaces 1/√D, also when it is 0 or negative."""
+    """softmax_scale replaces 1/√D, even when it is 0 or negative."""
     q, k, v = normal(draw, queries=20, keys=40, heads=1)
     for scale in (0.7, 0.0, -0.4):
         check(attend, part, q, k, v, softmax_scale=scale)
@@ -202,7 +202,7 @@ def test_a_scale_that_is_given_replaces_the_default(attend, draw, part):
 @pytest.mark.parametrize("where", ["rising", "falling", "very-low"])
 @pytest.mark.handout("forward")
 def test_scores_far_from_the_ordinary(attend, draw, part, where):
-    """The running maximum moves with every tile, or never; or all scores lie about -3000."""
+    """The running maximum moves with every tile, or never, or all scores are about -3000."""
     q, k, v = normal(draw, queries=20, keys=150, heads=1)
     q[..., 0] = q[..., 0].abs() + 4
     steps = 0.5 * torch.arange(150.0, device=q.device)[:, None]
@@ -213,7 +213,7 @@ def test_scores_far_from_the_ordinary(attend, draw, part, where):
 @pytest.mark.points(1)
 @pytest.mark.handout("tails")
 def test_nothing_to_attend_with_or_to(submission, prove, draw):
-    """No sequences or no queries give an empty result; no keys give zeros."""
+    """Without sequences or queries the result is empty; without keys it is all zeros."""
     prove(True)
     for batch, queries, keys in ((0, 5, 7), (2, 0, 7), (2, 5, 0)):
         q, k, v, above = (draw.normal(batch, length, 2, 16) for length in (queries, keys, keys, queries))
@@ -228,7 +228,7 @@ def test_nothing_to_attend_with_or_to(submission, prove, draw):
 @pytest.mark.points(output=1, gradients=2)
 @pytest.mark.handout("masks")
 def test_a_causal_query_sees_no_later_key(attend, draw, part):
-    """With causal a query sees the keys up to its own position, in several tiles."""
+    """With causal, a query sees the keys up to its own position, across several tiles."""
     check(attend, part, *normal(draw, queries=160, keys=160, heads=1, dtype="float16"), causal=True)
 
 
@@ -236,7 +236,7 @@ def test_a_causal_query_sees_no_later_key(attend, draw, part):
 @pytest.mark.parametrize("lengths", [[(20, 150), (1, 40)], [(150, 140)]], ids=["fewer-queries", "more-queries"])
 @pytest.mark.handout("masks")
 def test_the_last_query_stands_at_the_last_key(attend, draw, part, lengths):
-    """Where the lengths differ, causal is aligned bottom-right: the last query sees all keys."""
+    """When the lengths differ, causal is aligned bottom-right: the last query sees every key."""
     for queries, keys in lengths:
         check(attend, part, *normal(draw, queries=queries, keys=keys, heads=1, dtype="float16"), causal=True)
 
@@ -245,13 +245,13 @@ def test_the_last_query_stands_at_the_last_key(attend, draw, part, lengths):
 @pytest.mark.parametrize("lengths", [(150, 10), (60, 50)], ids=["whole-tiles", "part-of-a-tile"])
 @pytest.mark.handout("masks")
 def test_a_query_that_sees_no_key_gets_zero(check_written, draw, lengths):
-    """A query that sees no key gets 0, and leaves no NaN in any gradient."""
+    """A query that sees no key gets 0 and leaves no NaN in any gradient."""
     q, k, v = normal(draw, queries=lengths[0], keys=lengths[1], heads=1)
     check_written(q, k, v, draw.normal(*q.shape), causal=True)
 
 
 def beginning(module, q, k, v, above, length):
-    """Output and gradients of the first positions."""
+    """The output and the gradient of q at the first positions."""
     inputs = [x.requires_grad_() for x in (q, k, v)]
     out = module.flash_attention(*inputs, causal=True)
     gradients = torch.autograd.grad(out, inputs, above)
@@ -259,6 +259,7 @@ def beginning(module, q, k, v, above, length):
 
 
 def beginning_alone(q, k, v, above):
+    """The oracle's output and gradient of q for these positions."""
     with torch.enable_grad():
         q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
         out = oracle.attention(q, k, v, causal=True)
@@ -268,7 +269,7 @@ def beginning_alone(q, k, v, above):
 @pytest.mark.points(1)
 @pytest.mark.handout("masks")
 def test_nothing_comes_out_of_hidden_tiles(submission, prove, draw):
-    """Under causal, tiles that no query sees are not loaded: NaN in them does not show in earlier positions."""
+    """With causal, tiles that a query cannot see are not loaded: NaN there does not reach earlier positions."""
     prove(True)
     q, k, v = normal(draw, queries=272, keys=272, heads=1, dtype="float16")
     above = draw.normal(*q.shape, dtype="float16")
@@ -284,14 +285,14 @@ def test_nothing_comes_out_of_hidden_tiles(submission, prove, draw):
 @pytest.mark.parametrize("heads", [(6, 2), (3, 1)], ids=["groups", "one-key-head"])
 @pytest.mark.handout("heads")
 def test_neighbouring_heads_share_a_key_head(attend, draw, part, heads):
-    """Head h reads key/value head h // (H / H_k), and the gradients of all that read it add up."""
+    """Head h reads key/value head h // (H / H_k), and the gradients of all heads that read it add up."""
     check(attend, part, *normal(draw, batch=2, queries=20, keys=33, heads=heads[0], kv_heads=heads[1]), causal=True)
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("heads")
 def test_what_cannot_be_computed_is_refused(submission, draw):
-    """Heads that cannot be shared evenly, and widths that are no multiple of 8 or beyond 128, are a ValueError."""
+    """Heads that cannot be shared evenly, and widths above 128 or not a multiple of 8, raise a ValueError."""
     got = submission.call("flash_attention", *normal(draw, queries=5, keys=5, heads=7, kv_heads=3))
     expect(got).raises(ValueError, mentioning=["7", "3"])
     for width in (20, 136):
@@ -302,7 +303,7 @@ def test_what_cannot_be_computed_is_refused(submission, draw):
 @pytest.mark.points(output=2, gradients=2)
 @pytest.mark.handout("memory")
 def test_inputs_need_not_be_contiguous(attend, draw, part):
-    """Inputs may lie in memory in any way, and so may the gradient that arrives."""
+    """Inputs may have any memory layout, and so may the incoming gradient."""
     sliced = [draw.normal(1, 2, 2 * length, 48)[:, :, ::2, 5:21].transpose(1, 2) for length in (19, 29, 29)]
     expanded = [draw.normal(1, length, 1, 16).expand(2, length, 2, 16) for length in (19, 29, 29)]
     packed = draw.normal(1, 29, 3, 2, 16).unbind(2)
@@ -318,13 +319,14 @@ def test_inputs_need_not_be_contiguous(attend, draw, part):
 @pytest.mark.parametrize("kind", ["ordinary", "large", "one-sign"])
 @pytest.mark.handout("precision")
 def test_half_precision(attend, draw, part, kind):
-    """In float16 all sums are kept in float32: ordinary scores, scores of ±100, long sums of one sign."""
+    """In float16, all sums are kept in float32: ordinary scores, scores of ±100, long sums of one sign."""
     q, k, v = normal(draw, queries=40, keys=270, heads=1, width=32, dtype="float16")
     scale, shift = {"ordinary": (1.0, 0.0), "large": (5.0, 0.0), "one-sign": (0.02, 8.0)}[kind]
     check(attend, part, guarded(q * scale), guarded(k * scale), guarded(v + shift))
 
 
 def output_and_its_gradients(module, q, k, v, above):
+    """The submission's output and gradients."""
     inputs = [x.requires_grad_() for x in (q, k, v)]
     out = module.flash_attention(*inputs)
     return [out.detach(), *torch.autograd.grad(out, inputs, above)]
@@ -333,25 +335,25 @@ def output_and_its_gradients(module, q, k, v, above):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("precision")
 def test_half_precision_is_rounded_once(submission, prove, draw, part):
-    """The mean error of float16 over 2048 keys is that of few roundings: of the weights, and of what is stored."""
+    """The mean error of float16 over 2048 keys is a few roundings: of the weights, and of what is stored."""
     q, k, v = normal(draw, queries=16, keys=2048, heads=1, dtype="float16")
     above = draw.normal(*q.shape, dtype="float16")
     right = output_and_gradients(*(x.double() for x in (q, k, v, above)), False)
     prove(True)
-    came = submission.run(output_and_its_gradients, q, k, v, above).output
+    results = submission.run(output_and_its_gradients, q, k, v, above).output
 
-    def check_mean(name, came, right):
-        error, once = ((x.double() - right).abs().mean().item() for x in (came, right.half()))
+    def check_mean(name, result, exact):
+        error, once = ((x.double() - exact).abs().mean().item() for x in (result, exact.half()))
         expect.that(
             error <= 3 * once,
-            f"{name}: a number is off by {error:.2g} in the mean; rounding the exact result once gives {once:.2g}. "
-            "A sum, or what the backward pass reads, is kept in float16",
+            f"{name}: the mean error is {error:.2g}; rounding the exact result once would give {once:.2g}. "
+            "A sum, or something that the backward pass reads, is kept in float16",
         )
 
     with part("output"):
-        check_mean("output", came[0], right[0])
+        check_mean("output", results[0], right[0])
     with part("gradients"):
-        for name, gradient, exact in zip(("dq", "dk", "dv"), came[1:], right[1:], strict=True):
+        for name, gradient, exact in zip(("dq", "dk", "dv"), results[1:], right[1:], strict=True):
             check_mean(name, gradient, exact)
 
 
@@ -380,7 +382,7 @@ def calls(draw):
 @given(call=calls())
 def test_any_legal_call_is_right(attend, draw, call):
     """Lengths, heads, widths, dtypes and options in any combination."""
-    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example is the same when it is tried again
+    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example repeats exactly
     q, k, v = normal(draw, dtype=call["dtype"], **call["shape"])
     expect(attend(q, k, v, grad=True, **call["options"])).close_to(oracle.attention)
 
@@ -392,16 +394,16 @@ def test_any_legal_call_is_right(attend, draw, call):
 @pytest.mark.handout("program")
 @INTERPRETED
 def test_the_products_are_computed_by_kernels(submission, draw, part):
-    """All products of the forward and of the backward pass are tl.dot's; PyTorch multiplies no matrices."""
+    """tl.dot computes all products, forward and backward; PyTorch multiplies no matrices."""
     q, k, v = normal(draw, queries=128, keys=128, heads=1, width=32, dtype="float16")
     above = draw.normal(*q.shape, dtype="float16")
-    one = 2 * q.size(1) * k.size(1) * q.size(2) * q.size(3)  # FLOPs of one product: forward has two, backward five
+    one = 2 * q.size(1) * k.size(1) * q.size(2) * q.size(3)  # FLOPs of a product; forward has two, backward five
     for name, number, gradient in (("forward", 2, None), ("backward", 5, above)):
         with part(name):
             seen = watched(submission, q, k, v, gradient)
             expect.that(
                 seen["products"] >= number * one,
-                f"tl.dot computes {seen['products']:,} FLOPs in the {name} pass, where its {number} products take "
+                f"tl.dot computes {seen['products']:,} FLOPs in the {name} pass, whose {number} products need "
                 f"{number * one:,}",
             )
             inputs = [x.cpu() for x in (q, k, v)]
@@ -413,7 +415,7 @@ def test_the_products_are_computed_by_kernels(submission, draw, part):
 @pytest.mark.handout("memory")
 @INTERPRETED
 def test_no_address_outside_the_tensors_is_touched(submission, draw, part, shape):
-    """Loads and stores are masked where a tile is only partly there: nothing beyond a tensor is read or written."""
+    """Loads and stores of partial tiles are masked: nothing outside a tensor is read or written."""
     if shape == "layouts":
         q, k, v = (draw.normal(2, length + 9, 3, 32)[:, 4:-5, 1:2, 8:24] for length in (21, 35, 35))
     else:
@@ -429,7 +431,7 @@ def test_no_address_outside_the_tensors_is_touched(submission, draw, part, shape
 @pytest.mark.handout("masks")
 @INTERPRETED
 def test_hidden_tiles_cost_nothing(submission, draw, part):
-    """With causal, at a length of 512, at most 0.7 of the products are computed."""
+    """With causal, at most 0.7 of the products are computed at length 512."""
     q, k, v = normal(draw, queries=512, keys=512, heads=1, width=16, dtype="float16")
     for name, above in (("forward", None), ("backward", draw.normal(*q.shape, dtype="float16"))):
         with part(name):
@@ -438,8 +440,8 @@ def test_hidden_tiles_cost_nothing(submission, draw, part):
             all_of_them = 16 * watched(submission, *corner)["products"]
             expect.that(
                 causal <= 0.7 * all_of_them,
-                f"{causal:,} FLOPs with causal and {all_of_them:,} without, in the {name} pass: tiles that nobody sees "
-                "are to be left out",
+                f"the {name} pass takes {causal:,} FLOPs with causal and {all_of_them:,} without: skip tiles that no "
+                "query sees",
             )
 
 
@@ -447,14 +449,14 @@ def test_hidden_tiles_cost_nothing(submission, draw, part):
 @pytest.mark.handout("hopper")
 @INTERPRETED
 def test_tiles_are_large_enough_for_tensor_cores(submission, draw):
-    """A GPU's tl.dot takes no dimension below 16; the interpreter would."""
+    """Every dimension of a tl.dot is at least 16: a GPU requires that, the interpreter does not."""
     for width, length, dtype in ((8, 5, "float16"), (8, 40, "float32"), (16, 5, "float32"), (32, 300, "float16")):
         q, k, v = normal(draw, queries=length, keys=length, heads=1, width=width, dtype=dtype)
         passes = (watched(submission, q, k, v, above, True) for above in (None, torch.ones_like(q)))
         smallest = min(seen["smallest"] for seen in passes)
         expect.that(
             smallest >= 16,
-            f"a tl.dot has a dimension of {smallest} at width {width} and length {length}: 16 is the least",
+            f"at width {width} and length {length} a tl.dot has a dimension of {smallest}; a GPU needs at least 16",
         )
 
 
@@ -462,13 +464,13 @@ def test_tiles_are_large_enough_for_tensor_cores(submission, draw):
 @pytest.mark.handout("precision")
 @INTERPRETED
 def test_float32_is_multiplied_in_float32(submission, draw):
-    """tl.dot's input_precision is "ieee" (or "tf32x3") for float32: its default on a GPU keeps 10 bits."""
+    """For float32, tl.dot's input_precision is "ieee" or "tf32x3": the default on a GPU keeps only 10 bits."""
     q, k, v = normal(draw, queries=20, keys=20, heads=1)
     for above in (None, torch.ones_like(q)):
         precisions = watched(submission, q, k, v, above)["precisions"]
         expect.that(
             set(precisions.split()) <= {"IEEE", "TF32x3", "BF16x6"},
-            f"tl.dot multiplies float32 as {precisions}: on a GPU only 3 decimals of it would be left",
+            f"tl.dot multiplies float32 as {precisions}: on a GPU that keeps only 3 decimal digits",
         )
 
 
@@ -476,7 +478,7 @@ def test_float32_is_multiplied_in_float32(submission, draw):
 @pytest.mark.handout("memory")
 @INTERPRETED
 def test_no_matrix_of_scores_is_made(submission, draw, part):
-    """No tensor has more numbers than the largest argument, and few are kept for the backward pass."""
+    """No tensor is larger than the largest argument, and little is kept for the backward pass."""
     q, k, v = normal(draw, queries=90, keys=90, heads=1)
     for name, grad in (("forward", False), ("backward", True)):
         with part(name):
@@ -496,19 +498,18 @@ def test_no_matrix_of_scores_is_made(submission, draw, part):
 @pytest.mark.handout("hopper")
 @COMPILED
 def test_the_kernels_compile_for_hopper(submission, dtype, width, causal):
-    """The kernels compile for an H100 (no GPU is needed for that), to tensor-core instructions, and fit into it."""
+    """The kernels compile for an H100 (no GPU needed), use its tensor cores and fit into its shared memory."""
     q, k, v = (torch.ones(1, 300, heads, width, dtype=getattr(torch, dtype)) for heads in (4, 2, 2))
-    made = submission.run(compile_for_hopper, "flash_attention", named(q, k, v), {"causal": causal}).output
-    for name, products in made["products"].items():
+    compiled = submission.run(compile_for_hopper, "flash_attention", named(q, k, v), {"causal": causal}).output
+    for name, products in compiled["products"].items():
         expect.that(products, f"no kernel of the {name} pass calls tl.dot")
     expect.that(
-        made["elsewhere"] <= 2 * q.numel(), "PyTorch multiplies matrices: your kernels are to compute the products"
+        compiled["elsewhere"] <= 2 * q.numel(), "PyTorch multiplies matrices: your kernels must compute all products"
     )
-    expect.that(
-        made["shared"] <= 227 * 1024, f"a kernel wants {made['shared']:,} bytes of shared memory; an H100 has 232,448"
-    )
+    shared = compiled["shared"]
+    expect.that(shared <= 227 * 1024, f"a kernel needs {shared:,} bytes of shared memory; an H100 has 232,448")
     if dtype != "float32":
-        expect.that(all(made["tensor cores"].values()), "no tensor-core instruction (mma) is in the compiled code")
+        expect.that(all(compiled["tensor cores"].values()), "the compiled code has no tensor-core instruction (mma)")
 
 
 # --- on a GPU -------------------------------------------------------------------------------------------------------
@@ -526,15 +527,15 @@ def test_bfloat16_on_a_gpu(gpu, attend, draw, part, causal):
 @pytest.mark.points(2)
 @pytest.mark.handout("gpu")
 def test_repetitions_agree(gpu, submission, draw):
-    """100 repetitions give the same, but for the order of atomic additions: programs do not disturb each other."""
+    """100 repetitions agree up to the order of atomic additions: programs do not disturb each other."""
     q, k, v = normal(draw, 4, 1000, 1000, 8, 2, 64, dtype="bfloat16")
     inputs, options = named(q, k, v), {"causal": True}
     worst = submission.run(deviations, "flash_attention", inputs, options, torch.ones_like(q), 100).output
-    expect.that(worst <= 0.02, f"a repetition differs by {worst:.2g} of the largest number")
+    expect.that(worst <= 0.02, f"repetitions differ by {worst:.2g} of the largest number")
 
 
 def last_queries(module, q, k, v):
-    """The output of the last queries and heads of a sequence as long as k, whose other queries are 0."""
+    """The output of the last queries and heads, in a sequence as long as k whose other queries are 0."""
     whole = q.new_zeros(1, k.size(1), q.size(2), q.size(3))
     whole[:, -q.size(1) :] = q
     return module.flash_attention(whole, k, v, causal=True)[:, -q.size(1) :, -2:].clone()
@@ -544,7 +545,7 @@ def last_queries(module, q, k, v):
 @pytest.mark.parametrize(("length", "heads"), [(16_384, 8), (262_144, 72)], ids=["16k", "beyond-2**31-numbers"])
 @pytest.mark.handout("gpu")
 def test_long_sequences(gpu, submission, draw, length, heads):
-    """16,384 tokens; and a tensor of more numbers than 32 bits can count."""
+    """16,384 tokens, and a tensor with more numbers than 32 bits can count."""
     q = draw.normal(1, 16, heads, 128, dtype="bfloat16")
     k, v = (draw.normal(1, length, 1, 128, dtype="bfloat16") for _ in "kv")
     got = submission.run(last_queries, q, k, v)
@@ -559,7 +560,7 @@ def test_long_sequences(gpu, submission, draw, length, heads):
 )
 @pytest.mark.handout("gpu")
 def test_speed_beside_flash_attention_2(gpu, speed, width, causal, backward):
-    """At 4096 tokens in bfloat16, half of the speed of PyTorch's FlashAttention-2, and 0.8 of it."""
+    """At 4096 tokens in bfloat16: half the speed of PyTorch's FlashAttention-2, then 0.8 of it."""
 
     def ask(submission, draw):
         q, k, v = (draw.normal(1, 4096, 2048 // width, width, dtype="bfloat16") for _ in "qkv")

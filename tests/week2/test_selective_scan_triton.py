@@ -1,4 +1,4 @@
-"""Graded tests of week2/selective_scan_triton: what the kernels compute, what they touch, and on a GPU how fast."""
+"""Graded tests of week2/selective_scan_triton: what the kernels compute, what they touch, how fast they are."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ WITH_STATE = {"delta_softplus": True, "return_last_state": True}
 
 
 def amid_nan(draw, *sizes, **forms):
-    """The arguments of a scan, each of them amid NaN."""
+    """The arguments of a scan, each surrounded by NaN."""
     return {name: guarded(x) for name, x in drawn(draw, *sizes, **forms).items()}
 
 
 def watched(submission, arguments, options, above=None, spoil=()):
-    """What was seen in the interpreter, where kernels compute what they should."""
+    """What the kernels did in the interpreter. Fails if they compute fewer exponentials than there are decays."""
     arguments = {name: None if x is None else x.cpu() for name, x in arguments.items()}
     above = None if above is None else [x.cpu() for x in above]
     seen = submission.run(watch, "selective_scan", arguments, options, above, spoil).output
@@ -39,14 +39,14 @@ def watched(submission, arguments, options, above=None, spoil=()):
     least = arguments["u"].numel() * arguments["A"].size(1)
     expect.that(
         seen["exponentials"] >= least,
-        f"{what} not computed by your kernels: the decays exp(Δ A) are {least} numbers here, and kernels computed "
+        f"{what} not computed by your kernels: there are {least} decays exp(Δ A) here, and your kernels computed "
         f"{seen['exponentials']} exponentials",
     )
     return seen
 
 
 def prove(submission, grad, device="cpu"):
-    """The output, or the gradients, are what kernels store; on a GPU, kernels are launched."""
+    """Fails unless kernels compute the output, or the gradients; on a GPU, unless kernels are launched."""
     ones = torch.ones(1, 2, 4, device=device)
     arguments = {"u": ones, "delta": ones, "A": -ones[0], "B": ones[:, :1].expand(1, 4, 4), "C": ones[0]}
     above = [ones] if grad else None
@@ -58,17 +58,17 @@ def prove(submission, grad, device="cpu"):
     seen = watched(submission, arguments, {}, above, spoil=("stores", "exponentials"))
     expect.that(
         not seen["unchanged"]["stores"],
-        f"the {what} would be the same whatever your kernels store: PyTorch computes it, or a part of it",
+        f"numbers of the {what} stay the same when NaN replaces everything your kernels store: PyTorch computes them",
     )
     expect.that(
         seen["unchanged"]["exponentials"] < seen["numbers"],
-        f"the {what} would be the same whatever decays your kernels compute",
+        f"all numbers of the {what} stay the same when NaN replaces every exponential of your kernels",
     )
 
 
 @pytest.fixture
 def scan(submission, draw):
-    """Calls selective_scan; what is not computed by kernels earns nothing."""
+    """Calls selective_scan, once its kernels are known to compute the result: other results earn nothing."""
     proven = set()
 
     def call(arguments, grad=False, **options):
@@ -81,7 +81,7 @@ def scan(submission, draw):
 
 
 def check(scan, part, arguments, options, reference=oracle.selective_scan):
-    """The output and then the gradients of a call."""
+    """Check the output of a call, then its gradients."""
     with part("output"):
         expect(scan(arguments, **options)).close_to(reference)
     with part("gradients"):
@@ -94,7 +94,7 @@ def check(scan, part, arguments, options, reference=oracle.selective_scan):
 @pytest.mark.points(1)
 @pytest.mark.handout("program")
 def test_the_worked_example(scan, draw):
-    """The handout's example of three positions comes out."""
+    """The handout's example of three positions comes out right."""
     row = lambda *numbers: torch.tensor([[numbers]], device=draw.device)  # noqa: E731
     half = math.log(2.0)
     arguments = {"u": row(1.0, 5.0, 2.0), "delta": row(half, 0.0, half), "A": row(-1.0)[0]}
@@ -105,7 +105,7 @@ def test_the_worked_example(scan, draw):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("program")
 def test_matrices_of_each_position(scan, draw, part):
-    """B and C of shape (b, n, l), one tile and two sequences: the least that a scan does."""
+    """B and C of shape (b, n, l), one tile, two sequences: the simplest scan."""
     arguments = amid_nan(draw, 2, 4, 8, 4, without=("D", "z", "delta_bias"))
     arguments["delta"] = arguments["delta"].abs()
     check(scan, part, arguments, {})
@@ -115,7 +115,7 @@ def test_matrices_of_each_position(scan, draw, part):
 @pytest.mark.parametrize("lengths", [[1, 2], [7, 33], [64, 130]], ids=["ones", "tails", "long"])
 @pytest.mark.handout("tiles")
 def test_any_length(scan, draw, part, lengths):
-    """A sequence of one position, of many tiles, and of a last tile that is only partly there."""
+    """Sequences of one position, of many tiles, and with a partial last tile."""
     for length in lengths:
         arguments = amid_nan(draw, 1, 3, length, 2)
         arguments["A"] = arguments["A"] / 8
@@ -125,7 +125,7 @@ def test_any_length(scan, draw, part, lengths):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("tiles")
 def test_channels_and_states_that_no_tile_divides(scan, draw, part):
-    """5, 17 and 19 channels, with states of 3, 1 and 5 numbers."""
+    """5, 17 and 19 channels, with states of 3, 1 and 5 numbers: no tile divides them."""
     for channels, states in ((5, 3), (17, 1), (19, 5)):
         check(scan, part, amid_nan(draw, 1, channels, 5, states), WITH_STATE, oracle.selective_scan_and_state)
 
@@ -133,7 +133,7 @@ def test_channels_and_states_that_no_tile_divides(scan, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("matrices")
 def test_constant_matrices(scan, draw, part):
-    """B and C the same at all positions, (d, n)."""
+    """B and C of shape (d, n): the same at all positions."""
     arguments = amid_nan(draw, 2, 3, 20, 3, B="constant", C="constant", without=("D", "z", "delta_bias"))
     arguments["delta"] = arguments["delta"].abs()
     check(scan, part, arguments, {})
@@ -150,7 +150,7 @@ def test_neighbouring_channels_share_a_group(scan, draw, part):
 @pytest.mark.points(output=1, gradients=2)
 @pytest.mark.handout("matrices")
 def test_B_and_C_may_differ_in_form(scan, draw, part):
-    """B may have one form and C another, groups of another number included."""
+    """B and C may differ in form, including the number of groups."""
     for B, C in ((1, 6), (2, 3), (3, "token"), ("constant", 2), ("token", "constant")):
         check(scan, part, amid_nan(draw, 2, 6, 5, 2, B=B, C=C), {})
 
@@ -158,7 +158,7 @@ def test_B_and_C_may_differ_in_form(scan, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("matrices")
 def test_a_B_or_C_that_does_not_fit_is_refused(submission, draw):
-    """A B or C of a wrong shape, and groups that do not divide the channels, are a ValueError that names it."""
+    """A wrong shape of B or C, and groups that do not divide the channels, raise a ValueError that names it."""
     for matrix in ("B", "C"):
         arguments = amid_nan(draw, 2, 6, 9, 3)
         for shape in ((2, 4, 3, 9), (2, 1, 9), (2, 3, 8), (6, 1)):
@@ -179,7 +179,7 @@ def test_the_bias_is_added_before_the_softplus(scan, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("step-size")
 def test_steps_may_be_large_and_small(scan, draw, part):
-    """delta may be 200 as well as -200, and small steps are as precise as large ones: delta from -16 to -8."""
+    """delta may be ±200, and small steps are as precise as large ones: delta from -16 to -8."""
     arguments = amid_nan(draw, 2, 4, 9, 3, without=("delta_bias",))
     arguments["delta"][..., ::3], arguments["delta"][..., 1::3] = 200.0, -200.0
     check(scan, part, arguments, SOFTPLUS)
@@ -191,7 +191,7 @@ def test_steps_may_be_large_and_small(scan, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("step-size")
 def test_without_softplus_steps_may_be_negative(scan, draw, part):
-    """Without delta_softplus Δ is delta + delta_bias, negative steps included."""
+    """Without delta_softplus, Δ is delta + delta_bias and may be negative."""
     check(scan, part, amid_nan(draw, 2, 4, 9, 3, without=("D", "z")), {})
 
 
@@ -205,7 +205,7 @@ def test_the_skip_is_added_before_the_gate(scan, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("gate")
 def test_each_of_D_z_and_delta_bias_may_be_absent(scan, draw, part):
-    """What is not given, or given as None, is left out."""
+    """D, z and delta_bias may each be omitted or None."""
     for without in (("D",), ("z",), ("delta_bias",), ("D", "z"), ("D", "z", "delta_bias")):
         arguments = amid_nan(draw, 1, 3, 6, 2, without=without)
         with part("output"):
@@ -218,19 +218,19 @@ def test_each_of_D_z_and_delta_bias_may_be_absent(scan, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("last-state")
 def test_the_last_state_is_returned_when_asked_for(scan, draw, part):
-    """With return_last_state the state after the last position comes back too, and gradients flow from both."""
+    """With return_last_state, the last position's state is returned too, and gradients flow from both results."""
     for length in (10, 40):
         arguments = amid_nan(draw, 2, 4, length, 3, B=2)
         check(scan, part, arguments, WITH_STATE, oracle.selective_scan_and_state)
 
 
-# --- numbers and memory of every kind -------------------------------------------------------------------------------
+# --- extreme numbers, dtypes, layouts, sizes ------------------------------------------------------------------------
 
 
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("precision")
 def test_states_may_be_forgotten_at_once(scan, draw, part):
-    """Δ A may be anything from nearly 0 to -10⁴ and below: what is forgotten is 0, and nothing becomes inf or NaN."""
+    """Δ A may range from nearly 0 to below -10⁴: what is forgotten is 0, and nothing becomes inf or NaN."""
     arguments = amid_nan(draw, 2, 3, 70, 3)
     extremes = torch.tensor([[1e-3, 1.0, 1e4], [30.0, 100.0, 300.0], [1e4, 1e-2, 3.0]], device=draw.device)
     check(scan, part, arguments | {"A": guarded(-extremes)}, SOFTPLUS)
@@ -239,7 +239,7 @@ def test_states_may_be_forgotten_at_once(scan, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("precision")
 def test_states_may_be_kept_for_long(scan, draw, part):
-    """With Δ A near 0 the last position still hears the first one."""
+    """With Δ A near 0, the last position still depends on the first."""
     arguments = amid_nan(draw, 1, 3, 200, 2, without=("z",))
     arguments["A"], arguments["u"] = guarded(arguments["A"] / 1000), guarded(arguments["u"].abs())
     with part("output"):
@@ -252,7 +252,7 @@ def test_states_may_be_kept_for_long(scan, draw, part):
 @pytest.mark.points(output=1, gradients=1)
 @pytest.mark.handout("precision")
 def test_the_output_has_the_dtype_of_u(scan, draw, part):
-    """float16 and float64 go in and come out; the state is float32 for half precision."""
+    """The output has the dtype of u, float16 or float64; the state is float32 for half precision."""
     for dtype, factor, dtypes in (
         ("float16", None, [torch.float16, torch.float32]),
         ("float64", IN_FLOAT32, [torch.float64, None]),
@@ -267,21 +267,20 @@ def test_the_output_has_the_dtype_of_u(scan, draw, part):
 
 
 def in_half_precision_and_in_float32(module, arguments, above):
-    found = []
+    """The output and the gradients by name, of the arguments as they are and then of the same numbers in float32."""
+    results = []
     for wide in (False, True):
-        leaves = {key: (each.float() if wide else each).clone().requires_grad_() for key, each in arguments.items()}
+        leaves = {key: (x.float() if wide else x).clone().requires_grad_() for key, x in arguments.items()}
         out = module.selective_scan(**leaves, delta_softplus=True)
         gradients = torch.autograd.grad(out, list(leaves.values()), above.to(out.dtype))
-        found.append(
-            {"output": out} | {f"gradient of {key}": each for key, each in zip(leaves, gradients, strict=True)}
-        )
-    return found
+        results.append({"output": out} | {f"gradient of {key}": x for key, x in zip(leaves, gradients, strict=True)})
+    return results
 
 
 @pytest.mark.points(2)
 @pytest.mark.handout("precision")
 def test_half_precision_is_only_what_goes_in_and_comes_out(submission, draw):
-    """In float16 the result is that of float32, rounded: states, and sums over positions and channels, are float32."""
+    """In float16 the result is float32's, rounded: states, and sums over positions and channels, are float32."""
     prove(submission, True, draw.device)
     arguments = amid_nan(draw, 1, 4, 200, 2, dtype="float16")
     arguments["A"] = arguments["A"] / 2000
@@ -293,15 +292,15 @@ def test_half_precision_is_only_what_goes_in_and_comes_out(submission, draw):
         rounding = size * torch.finfo(torch.float16).eps / 2
         expect.that(
             error <= 4 * rounding,
-            f"{key} is off by {error:.2g} of {size:.2g} from what the same numbers give in float32, where rounding it "
-            f"to float16 explains {rounding:.1g}",
+            f"{key}, as large as {size:.2g}, differs by {error:.2g} from the result of the same numbers in float32; "
+            f"rounding to float16 explains {rounding:.1g}",
         )
 
 
 @pytest.mark.points(output=1, gradients=2)
 @pytest.mark.handout("memory")
 def test_arguments_need_not_be_contiguous(scan, draw, part):
-    """Arguments may lie in memory in any way, and so may the gradient that arrives."""
+    """Arguments may have any memory layout, and so may the incoming gradient."""
     for layout, above in ((sliced, "transposed"), (transposed, "expanded")):
         arguments = {key: layout(each) for key, each in drawn(draw, length=11, C=2).items()}
         arguments["u"] = arguments["u"][:1].expand(2, -1, -1)
@@ -315,7 +314,7 @@ def test_arguments_need_not_be_contiguous(scan, draw, part):
 @pytest.mark.points(1)
 @pytest.mark.handout("tiles")
 def test_the_batch_may_be_empty(scan, draw):
-    """No sequences give an output and a state for no sequences; three are as good as one."""
+    """A batch of no sequences has an empty output and state; three sequences are computed like one."""
     for batch in (3, 0):
         arguments = drawn(draw, batch, B=2)
         expect(scan(arguments, **WITH_STATE)).close_to(oracle.selective_scan_and_state)
@@ -323,7 +322,7 @@ def test_the_batch_may_be_empty(scan, draw):
 
 @st.composite
 def calls(draw):
-    """Any legal call: sizes, forms of B and C, what is absent, the options."""
+    """Any legal call: sizes, forms of B and C, omitted arguments, options."""
     groups, others = draw(st.sampled_from([(1, 2), (2, 4), (3, 2), (2, 2)]))
     form = st.sampled_from(["constant", "token", groups, others])
     return {
@@ -347,7 +346,7 @@ def calls(draw):
 @given(call=calls())
 def test_any_legal_call_is_right(scan, draw, call):
     """Sizes, forms and options in any combination."""
-    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example is the same when it is tried again
+    draw.generator.manual_seed(draw.seed + call["seed"])  # so that an example repeats exactly
     arguments = amid_nan(draw, **call["drawn"])
     large = [arguments[name] for name in ("u", "delta", "B", "C")]
     options = {"delta_softplus": call["delta_softplus"], "return_last_state": True}
@@ -361,7 +360,7 @@ def test_any_legal_call_is_right(scan, draw, call):
 @pytest.mark.handout("program")
 @INTERPRETED
 def test_the_scan_is_computed_by_kernels(submission, draw, part):
-    """Kernels compute all decays, forward and backward, and PyTorch does no more operations for longer sequences."""
+    """Kernels compute all decays, forward and backward; PyTorch does no more operations for longer sequences."""
     for name, grad in (("forward", False), ("backward", True)):
         with part(name):
             prove(submission, grad)
@@ -374,7 +373,7 @@ def test_the_scan_is_computed_by_kernels(submission, draw, part):
             expect.that(
                 operations[1] <= 1.2 * operations[0],
                 f"PyTorch does {operations[0]} operations for 8 positions and {operations[1]} for 64, forward"
-                f"{' and backward' if grad else ''}: the scan is to be done in kernels",
+                f"{' and backward' if grad else ''}: your kernels must do the scan",
             )
 
 
@@ -390,7 +389,7 @@ SHAPES = {
 @pytest.mark.handout("memory")
 @INTERPRETED
 def test_no_address_outside_the_tensors_is_touched(submission, draw, part, shape):
-    """Loads and stores are masked where a tile is only partly there: nothing beyond a tensor is read or written."""
+    """Loads and stores of partial tiles are masked: nothing outside a tensor is read or written."""
     arguments = amid_nan(draw, **SHAPES[shape])
     for name, above in (("forward", None), ("backward", [guarded(draw.normal(*arguments["u"].shape))])):
         with part(name):
@@ -400,6 +399,7 @@ def test_no_address_outside_the_tensors_is_touched(submission, draw, part, shape
 
 
 def results_and_gradients(u, delta, A, B, C, D, z, delta_bias, above):
+    """The oracle's output and last state, and their gradients if `above` is given."""
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in (u, delta, A, B, C, D, z, delta_bias)]
         results = oracle.selective_scan_and_state(*leaves, delta_softplus=True)
@@ -409,7 +409,7 @@ def results_and_gradients(u, delta, A, B, C, D, z, delta_bias, above):
 @pytest.mark.points(output=1, gradients=2)
 @pytest.mark.handout("memory")
 def test_every_number_of_the_result_is_written(submission, draw, part):
-    """What torch.empty gives is filled with NaN: none of it is left in the output, the state or a gradient."""
+    """Every number of the output, the state and the gradients is written: torch.empty returns NaN here."""
     for shape in SHAPES.values():
         arguments = amid_nan(draw, **shape)
         state = draw.normal(shape["batch"], shape["channels"], shape["states"])
@@ -424,7 +424,7 @@ def test_every_number_of_the_result_is_written(submission, draw, part):
 @pytest.mark.points(forward=1, backward=1, kept=1)
 @pytest.mark.handout("recompute")
 def test_the_states_are_never_in_memory(scan, draw, part):
-    """No tensor has half of b·d·l·n numbers, and what is kept for the backward pass together has fewer than that."""
+    """No tensor has half of b·d·l·n numbers, and all that is kept for the backward pass has at most b·d·l·n."""
     arguments = amid_nan(draw, 1, 8, 128, 16)
     numbers = 8 * 128 * 16
     for name, grad in (("forward", False), ("backward", True)):
@@ -446,17 +446,18 @@ def test_the_states_are_never_in_memory(scan, draw, part):
 @pytest.mark.handout("hopper")
 @COMPILED
 def test_the_kernels_compile_for_hopper(submission, draw, dtype, form, length):
-    """The kernels compile for an H100 (no GPU is needed for that) and fit into it."""
+    """The kernels compile for an H100 (no GPU needed) and fit into its shared memory."""
     without = ("delta_bias", "z") if form == "constant" else ()
     arguments = drawn(draw, 1, 64, length, 16, B=form, C=form, dtype=dtype, without=without)
     arguments = {name: x.cpu() * (name != "D") for name, x in arguments.items()}
-    made = submission.run(compile_for_hopper, "selective_scan", arguments, SOFTPLUS).output
+    compiled = submission.run(compile_for_hopper, "selective_scan", arguments, SOFTPLUS).output
     for name in ("forward", "backward"):
-        expect.that(made["launches"][name], f"the {name} pass launches no kernel")
-    expect.that(made["numbers"] == 0, "there is an output although no kernel ran: PyTorch computes it, or a part of it")
+        expect.that(compiled["launches"][name], f"the {name} pass launches no kernel")
     expect.that(
-        made["shared"] <= 227 * 1024, f"a kernel wants {made['shared']:,} bytes of shared memory; an H100 has 232,448"
+        compiled["numbers"] == 0, "there is an output although no kernel ran: PyTorch computes at least part of it"
     )
+    shared = compiled["shared"]
+    expect.that(shared <= 227 * 1024, f"a kernel needs {shared:,} bytes of shared memory; an H100 has 232,448")
 
 
 # --- on a GPU -------------------------------------------------------------------------------------------------------
@@ -466,7 +467,7 @@ def test_the_kernels_compile_for_hopper(submission, draw, dtype, form, length):
 @pytest.mark.parametrize("length", [512, 333])
 @pytest.mark.handout("gpu")
 def test_bfloat16_on_a_gpu(gpu, scan, draw, part, length):
-    """bfloat16, which the interpreter cannot add or multiply, with 16 numbers a state."""
+    """bfloat16, which the interpreter cannot add or multiply, with states of 16 numbers."""
     arguments = amid_nan(draw, 1, 3, length, 16, dtype="bfloat16")
     check(scan, part, arguments, SOFTPLUS)
 
@@ -474,15 +475,15 @@ def test_bfloat16_on_a_gpu(gpu, scan, draw, part, length):
 @pytest.mark.points(2)
 @pytest.mark.handout("gpu")
 def test_repetitions_agree(gpu, submission, draw):
-    """100 repetitions give the same, but for the order of atomic additions: programs do not disturb each other."""
+    """100 repetitions agree up to the order of atomic additions: programs do not disturb each other."""
     arguments = amid_nan(draw, 4, 512, 1000, 16, dtype="bfloat16")
     above = torch.ones_like(arguments["u"])
     worst = submission.run(deviations, "selective_scan", arguments, SOFTPLUS, above, 100).output
-    expect.that(worst <= 0.02, f"a repetition differs by {worst:.2g} of the largest number")
+    expect.that(worst <= 0.02, f"repetitions differ by {worst:.2g} of the largest number")
 
 
 def last_positions(module, arguments, length):
-    """The output of the last positions of a sequence that is zeros before them, for channels from both its ends."""
+    """The output of the first two and last two channels at the end of a sequence that is 0 before these positions."""
     positions = arguments["u"].size(-1)
     whole = {}
     for name, x in arguments.items():
@@ -497,7 +498,7 @@ def last_positions(module, arguments, length):
 @pytest.mark.parametrize(("length", "channels"), [(16_384, 64), (1_100_000, 2048)], ids=["16k", "beyond-2**31-numbers"])
 @pytest.mark.handout("gpu")
 def test_long_sequences(gpu, submission, draw, length, channels):
-    """16,384 positions; and a tensor of more numbers than 32 bits can count."""
+    """16,384 positions, and a tensor with more numbers than 32 bits can count."""
     arguments = drawn(draw, 1, channels, 40, 1, dtype="bfloat16", without=("D", "z", "delta_bias"))
     arguments["delta"] = arguments["delta"].abs()
     got = submission.run(last_positions, arguments, length)
@@ -514,7 +515,7 @@ def test_long_sequences(gpu, submission, draw, length, channels):
 @pytest.mark.parametrize("length", [2048, 16_384])
 @pytest.mark.handout("gpu")
 def test_speed_beside_mamba_ssm(gpu, speed, length, backward):
-    """2048 channels in bfloat16: half of the speed of mamba-ssm's CUDA kernel, and 0.8 of it."""
+    """2048 channels in bfloat16: half the speed of mamba-ssm's CUDA kernel, then 0.8 of it."""
 
     def ask(submission, draw):
         arguments = drawn(draw, 1, 2048, length, 16, dtype="bfloat16")
