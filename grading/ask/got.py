@@ -84,4 +84,5 @@ class Got:
         called = show_call(self.request, self.result)
         if self.trouble is not None and self.trouble.kind in ("load", "missing", "no file"):
             called = ""
-        return Explanation(reason, called=called, printed=printed, **parts)
+        note = f"your code left changed, and the grader put back: {'; '.join(self.result.left)}"
+        return Explanation(reason, called=called, printed=printed, note=note if self.result.left else "", **parts)

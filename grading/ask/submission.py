@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from grading.ask.got import Got
@@ -12,18 +13,46 @@ from grading.ask.scenario import scenario_of
 from grading.course.trees import Tree
 from grading.data.plain import Inputs
 from grading.data.request import Request
+from grading.data.result import Result, Trouble
 from grading.run.executors import Executor, run
 
 if TYPE_CHECKING:
     from grading.ask.llm import ScriptedModel
 
 
+TIMEOUTS = 2  # calls of a function that may run out of time; further ones are not tried
+
+
+@dataclass
+class Known:
+    """What earlier requests of a run have shown, so that nobody waits for it again."""
+
+    unloadable: dict[tuple[Tree, str], Result] = field(default_factory=dict)  # exercises that do not import
+    timeouts: Counter[tuple[Tree, str, str]] = field(default_factory=Counter)  # by exercise and name of the request
+
+    def answer(self, request: Request, tree: Tree, exercise: str) -> Result | None:
+        """The answer to a request that need not be tried."""
+        if self.timeouts[tree, exercise, request.name] >= TIMEOUTS:
+            message = f"not tried: {TIMEOUTS} earlier calls of {request.name} did not finish in time"
+            return Result(trouble=Trouble("time", message))
+        return self.unloadable.get((tree, exercise))
+
+    def learn(self, request: Request, result: Result, tree: Tree, exercise: str) -> None:
+        if result.trouble is not None and result.trouble.kind == "load":
+            self.unloadable[tree, exercise] = result
+        if result.trouble is not None and result.trouble.kind == "time":
+            self.timeouts[tree, exercise, request.name] += 1
+
+
 class Submission:
     """One exercise of one tree, as a test sees it."""
 
-    def __init__(self, tree: Tree, exercise: str, executor: Executor, **always: Any) -> None:
+    def __init__(
+        self, tree: Tree, exercise: str, executor: Executor, known: Known | None = None, **always: Any
+    ) -> None:
         """`always`: the fields of every request: seed, time limit and process."""
         self.tree, self.exercise, self.executor, self.always = tree, exercise, executor, always
+        self.known = known or Known()
         self.model: ScriptedModel | None = None  # which answers the submission meanwhile
         self.observed: list[Got] = []  # by this test, in order
 
@@ -54,8 +83,11 @@ class Submission:
 
     def ask(self, request: Request) -> Got:
         request = replace(request, model=self.model, **self.always)
-        begun = time.perf_counter()
-        result, error = run(self.executor, request, self.tree, self.exercise)
+        begun, error = time.perf_counter(), None
+        result = self.known.answer(request, self.tree, self.exercise)
+        if result is None:
+            result, error = run(self.executor, request, self.tree, self.exercise)
+            self.known.learn(request, result, self.tree, self.exercise)
         got = Got(request, result, self.tree, self.exercise, error, time.perf_counter() - begun)
         self.observed.append(got)
         if result.trouble is not None and result.trouble.kind in ("unstarted", "no file", "load", "missing", "time"):

@@ -49,6 +49,11 @@ class Tree:
                 return path
         return None
 
+    def source(self, exercise: str) -> str:
+        """The text of an exercise's file, empty where there is none."""
+        path = self.file(exercise)
+        return path.read_text("utf-8", errors="replace") if path is not None else ""
+
     def exercise_of(self, filename: str) -> str | None:
         """The exercise that a file of this tree holds, or None for a file from elsewhere."""
         found = (exercise_of(Path(filename), root) for root in self.roots)
@@ -68,7 +73,7 @@ class Tree:
         path = self.file(exercise)
         if path is None:
             raise FileNotFoundError(f"{self.name} has no {exercise}.py")
-        source = path.read_text("utf-8", errors="replace")
+        source = self.source(exercise)
         if problem := syntax_problem(source, f"{exercise}.py"):
             raise LoadError(problem)
         if names := forbidden_imports(source, PACKAGES):

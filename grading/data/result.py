@@ -37,6 +37,7 @@ class Result:
     parameters: tuple[str, ...] = ()  # the submission's names of the positional arguments
     heard: Any = field(default=None, metadata=wire.STAYS)  # by the request's model
     printed: str = ""
+    left: tuple[str, ...] = ()  # global state that the submission left changed, and that was put back
     seconds: float = 0.0
     cost: float = 0.0  # in seconds, of a timed request: see `grading.run.stopwatch`
     trouble: Trouble | None = None

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import Any
 
-LABELS = ("called", "expected", "got", "where", "raised at", "printed", "likely", "read")
+LABELS = ("called", "expected", "got", "where", "raised at", "printed", "note", "likely", "read")
 _INDENT = max(map(len, LABELS)) + 2
 
 
@@ -22,12 +22,13 @@ class Explanation:
     map: tuple[str, ...] = ()  # printed verbatim under `where`
     traceback: str = ""
     printed: str = ""
+    note: str = ""
     likely: str = ""  # the explanation of the known mistake that returns the same wrong answer
     handout: str = ""
 
     def text(self, width: int = 80) -> str:
         lines = []
-        seen = (self.called, self.expected, self.got, self.location, self.traceback, self.printed)
+        seen = (self.called, self.expected, self.got, self.location, self.traceback, self.printed, self.note)
         for label, part in zip(LABELS, (*seen, self.likely, self.handout), strict=True):
             if part:
                 lines += _labelled(label, part, width)

@@ -54,7 +54,7 @@ def check_structure(
                 f" of {str(dtype).removeprefix('torch.')}" if dtype else ""
             )
             if not isinstance(answer, torch.Tensor):
-                fail("no tensor was returned", wanted, f"{type_name(answer)}: {show_value(answer)}", name)
+                fail("no tensor was returned", wanted, _not_a_tensor(answer), name)
             seen = next(facts)
             if tuple(answer.shape) != tuple(right.shape):
                 fail("wrong shape", wanted, show_value(answer), name)
@@ -80,6 +80,10 @@ def check_structure(
             fail("a value was returned instead of None", "None", show_value(answer), name)
 
     walk(answer, right, "output")
+
+
+def _not_a_tensor(answer: Any) -> str:
+    return "None: did you forget `return`?" if answer is None else f"{type_name(answer)}: {show_value(answer)}"
 
 
 def _keys(answer: Any) -> str:

@@ -77,12 +77,15 @@ def next_step(grade: Grade) -> str | None:
     if grade.count("not started"):
         unstarted = _first(grade, "not started")
         tally = grade.by_exercise()[unstarted.exercise]
-        points = amount(sum(record.max_points for record in tally.records if record.verdict == "not started"))
+        unearned = (each.max_points - each.points for each in tally.records if each.verdict == "not started")
+        points = amount(sum(unearned))
         handout = unstarted.handout and unstarted.handout.partition("#")[0]
         return f"Next: start {one_line(unstarted.exercise)}, {points} to earn.{_reading(handout)}"
     left = f" Not counted: {', '.join(ungraded(grade))}." if ungraded(grade) else ""
     if not any(record.counted for record in grade.records):
         return f"Nothing could be graded here.{left}"
+    if grade.implementation != "exercises":
+        return f"{grade.implementation}: all {amount(grade.max_points)} that can be earned here.{left}"
     return f"Well done: you have earned all {amount(grade.max_points)} that can be earned here.{left}"
 
 

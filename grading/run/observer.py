@@ -21,9 +21,10 @@ from grading.data.plain import TensorFacts, make_plain, map_tensors, tensors_in
 from grading.data.request import Request, Scenario, cotangents
 from grading.data.result import Result
 from grading.run.copies import Copies
-from grading.run.guards import Printed, time_limit
+from grading.run.guards import Interrupts, Printed, no_way_out, streams, time_limit
+from grading.run.state import GlobalState
 from grading.run.stopwatch import NoStopwatch, Stopwatch, stopwatch
-from grading.run.trouble import check_call, explain_trouble, find
+from grading.run.trouble import check_call, explain_trouble, find, refuse_deferred
 
 # Graded tensors are small: threads would only wait for each other. One thread also fixes the order of summation.
 torch.set_num_threads(1)
@@ -38,17 +39,23 @@ def observe(request: Request, tree: Tree, exercise: str, *, live: bool = False) 
     printed = Printed()
     error: BaseException | None = None
     started = time.perf_counter()
-    outlet = contextlib.nullcontext() if live else contextlib.redirect_stdout(printed)
-    try:
-        with outlet, time_limit(None if live else request.seconds):
-            observer.work()
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as caught:
-        error = caught
-        observer.seen["trouble"] = explain_trouble(caught, request, tree, exercise, observer.imported)
+    with Interrupts() as interrupts:
+        try:
+            with contextlib.ExitStack() as guards:
+                if not live:
+                    guards.enter_context(streams(printed))
+                guards.enter_context(no_way_out())
+                guards.enter_context(time_limit(None if live else request.seconds))
+                observer.work()
+        except BaseException as caught:
+            if interrupts.seen and isinstance(caught, KeyboardInterrupt):
+                raise
+            error = caught
+            observer.seen["trouble"] = explain_trouble(caught, request, tree, exercise, observer.imported)
+    observer.state.put_back_random_numbers()
+    observer.put_back()
     observer.seen.setdefault("seconds", time.perf_counter() - started)
-    return Result(printed=printed.kept, **observer.seen), error
+    return Result(printed=printed.kept, left=tuple(dict.fromkeys(observer.left)), **observer.seen), error
 
 
 class _Observer:
@@ -59,10 +66,17 @@ class _Observer:
         self.seen: dict[str, Any] = {}
         self.imported = False
         self.clock: Stopwatch = NoStopwatch()
+        self.state = GlobalState(f"{exercise}.py", tree.source(exercise))
+        self.left: list[str] = []  # what the submission left changed
+
+    def put_back(self) -> None:
+        """Before anything else computes: the submission's settings are not the observer's."""
+        self.left += self.state.put_back()
 
     def work(self) -> None:
         request = self.request
         module = self.tree.load(self.exercise)
+        self.put_back()
         self.imported = True
         torch.manual_seed(request.seed)
         random.seed(request.seed)
@@ -78,6 +92,7 @@ class _Observer:
                 self.clock = stopwatch(inputs)
             with self._counting([*inputs, *parameters.values()], counts):
                 output = self._call(target, args, kwargs)
+                self.put_back()
                 if request.timed:  # misses what another thread writes later
                     self.seen["output"] = _snapshot(output)
                 if request.grad is not None:
@@ -119,6 +134,8 @@ class _Observer:
         with self.clock:
             output = target(*args, **kwargs)
         self.seen["seconds"] = time.perf_counter() - started
+        if self.request.scenario is None:
+            refuse_deferred(output, self.request.name)
         return output
 
     def _gradients(

@@ -10,7 +10,7 @@ from typing import Any
 from grading.course.trees import LoadError, Tree
 from grading.data.request import Request
 from grading.data.result import Trouble
-from grading.run.guards import PRINT_LIMIT, OutOfTime, PrintedTooMuch
+from grading.run.guards import PRINT_LIMIT, EndedProcess, OutOfTime, PrintedTooMuch, ReadKeyboard, Stopped
 
 
 class Missing(Exception):
@@ -47,15 +47,27 @@ def check_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name:
     return tuple(names[: len(args)])
 
 
+def refuse_deferred(output: Any, name: str) -> None:
+    """BadSignature for an answer that has not been computed yet."""
+    if inspect.iscoroutine(output):
+        output.close()
+        raise BadSignature(f"{name} returned a coroutine: remove `async` from its definition")
+    if inspect.isasyncgen(output) or inspect.isgenerator(output):
+        raise BadSignature(f"{name} returned a generator: `yield` makes one; `return` the value instead")
+
+
 def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise: str, imported: bool) -> Trouble:
     """What went wrong. `imported`: whether the submission's file had been imported by then."""
     frames = _own_frames(error, request, tree)
     last = frames[-1] if frames else None
     place = f" at {_place(last, tree)}" if last else ""
-    text = " ".join(str(error).replace(tree.package + ".", "").split())[:300]
+    text = " ".join(_words(error).replace(tree.package + ".", "").split())[:300]
     name = type(error).__name__
     line = f"{name}: {text}" if text else name
     about = (name, tuple(base.__name__ for base in type(error).__mro__), _show(frames, tree))
+    if not imported and isinstance(error, Stopped | MemoryError | ReadKeyboard):
+        cause = explain_trouble(error, request, tree, exercise, imported=True)
+        return Trouble("load", f"{exercise}.py does not import: {cause.message}", *about)
     match error:
         case Missing():
             return Trouble("missing", text)
@@ -73,6 +85,10 @@ def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise
             return Trouble("time", waited + (place and f" (stopped{place})"), *about)
         case PrintedTooMuch():
             return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", *about)
+        case EndedProcess():
+            return Trouble("died", f"tried to end the process (os._exit, os.abort){place}", *about)
+        case ReadKeyboard():
+            return Trouble("raised", f"reads from the keyboard{place}: nobody is there to type", *about)
         case MemoryError():
             return Trouble("memory", f"ran out of memory{place}", *about)
         case RuntimeError() if "can't allocate memory" in text:
@@ -82,6 +98,13 @@ def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise
     if not imported:
         return Trouble("load", f"{exercise}.py can't be imported: {line}", *about)
     return Trouble("raised", line, *about)
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"<its __str__ raised {type(another).__name__}>"
 
 
 def _own_frames(error: BaseException, request: Request, tree: Tree) -> list[traceback.FrameSummary]:

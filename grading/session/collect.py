@@ -11,7 +11,8 @@ import pytest
 from grading.course.layout import Course
 from grading.course.source import SourceError, unstarted
 from grading.course.trees import Tree
-from grading.explain.outcome import NotOffered, NotStarted
+from grading.explain.explanation import Explanation
+from grading.explain.outcome import NotOffered, NotStarted, Unmet
 from grading.session.outline import outline
 
 
@@ -22,7 +23,7 @@ class GradedModule(pytest.Module):
     exercise: str
     tree: Tree
     shrink: bool  # whether Hypothesis shrinks failing examples
-    absent: NotStarted | NotOffered | None = None  # why no test needs to run
+    absent: NotStarted | NotOffered | Unmet | None = None  # why no test needs to run
 
     @property
     def handout(self) -> str:
@@ -35,16 +36,17 @@ class GradedModule(pytest.Module):
         load_hypothesis_profile(self.shrink)
         return importlib.import_module(self.course.tests_module(self.exercise))
 
-    def _absent(self) -> NotStarted | NotOffered | None:
+    def _absent(self) -> NotStarted | NotOffered | Unmet | None:
         path = self.tree.file(self.exercise)
         if path is None and self.tree.library:
             return NotOffered(f"{self.tree.name} does not offer {self.exercise}")
         if path is None:
             return NotStarted(f"{self.tree.name} has no {self.exercise}.py")
         try:
-            return NotStarted("not started") if unstarted(path.read_text("utf-8", "replace")) else None
-        except SourceError:
-            return None  # each test reports it
+            open_ = unstarted(self.tree.source(self.exercise), f"{self.exercise}.py")
+            return NotStarted("not started") if open_ else None
+        except SourceError as error:
+            return Unmet(Explanation(str(error), got=str(error)))
 
 
 class NothingGraded(pytest.File):

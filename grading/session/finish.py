@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import platform
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -59,6 +61,8 @@ class Finish:
 
     def __init__(self, session: Session, config: pytest.Config) -> None:
         self.session, self.config = session, config
+        self.threads = set(threading.enumerate())
+        self.status: int = pytest.ExitCode.OK
         self.earlier = _earlier_run(session.course, session.options.against)
         self.comparison = ""  # with the earlier run
 
@@ -70,10 +74,20 @@ class Finish:
                 pytest_session.exitstatus = GRADER_BROKEN
             elif not grade.complete or self._regressed():
                 pytest_session.exitstatus = POINTS_MISSING
+        self.status = int(pytest_session.exitstatus)
         if self.session.options.report is not None:
             from grading.reports import write_reports
 
             write_reports(grade_of(self.session), self.session.options.report)
+
+    def leave(self) -> None:
+        """End the process where threads of the submission would keep it alive."""
+        left = [each for each in set(threading.enumerate()) - self.threads if not each.daemon]
+        if left and self.session.records:
+            print(f"whetstone: the submission left {len(left)} thread(s) running ({left[0].name}, …); they are ended")
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            os._exit(self.status)
 
     def _regressed(self) -> bool:
         """Whether a performance test got worse since the run of --against."""

@@ -43,6 +43,7 @@ class Hooks:
         if exercise is None or exercise not in course.exercises:
             return NothingGraded.from_parent(parent, path=module_path)
         tree = self.session.tree_for(module_path.relative_to(course.root).parts[0], exercise)
+        self.session.graded.add(tree.name)
         return collect_module(module_path, parent, exercise, course, tree, self.session.shrink)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
@@ -107,6 +108,9 @@ class Hooks:
         # For JUnit, which reads them from the teardown's report.
         item.user_properties += [("points", record.points), ("max_points", record.max_points)]
         item.user_properties += [("verdict", record.verdict), ("mistake", record.mistake or "")]
+        if self.config.getoption("usepdb") and call.excinfo is not None and call.excinfo.value.__cause__ is not None:
+            cause = call.excinfo.value.__cause__  # the debugger is to stop where the submission raised
+            call.excinfo = pytest.ExceptionInfo.from_exception(cause)
         if record.verdict == "failed":
             report.longrepr = failure_text(self.session, record, explanation)
             report.sections.clear()
@@ -127,9 +131,12 @@ class Hooks:
         if not self.is_worker:
             self.finish.end(session)
 
+    @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
         if self.is_worker:  # xdist ends its workers without running atexit
             clear_scratch()
+        else:
+            self.finish.leave()
 
     def pytest_report_header(self) -> str:
         options = self.session.options

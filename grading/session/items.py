@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from grading.explain.outcome import Unmet
+from grading.explain.outcome import NotStarted, Unmet
 from grading.session.collect import GradedModule
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Parts:
         self.earned: set[str] = set()
         self.entered: set[str] = set()
         self.failures: list[Unmet] = []
+        self.unstarted: list[NotStarted] = []
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -35,14 +36,19 @@ class Parts:
         except Unmet as failure:
             self.earned.discard(name)
             self.failures.append(failure)
+        except NotStarted as outcome:
+            self.earned.discard(name)
+            self.unstarted.append(outcome)
         else:
             if first:
                 self.earned.add(name)
 
     def finish(self) -> None:
-        """Fail the test if a part failed, or was never tried."""
+        """Fail the test if a part failed, or was never tried; it is not started if a part is not."""
         if self.failures:
             raise self.failures[0]
+        if self.unstarted:
+            raise self.unstarted[0]
         if missing := self.names - self.entered:
             raise RuntimeError(f"parts that the test never tried: {', '.join(sorted(missing))}")
 

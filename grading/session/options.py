@@ -14,6 +14,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--impl",
         metavar="TREE",
+        action="append",
         help="what to grade: exercises (default for pytest exercises/…), solutions (default for pytest tests/…), "
         "the name of a library under tests/libraries, or the path of a hand-in that holds weekN/NAME.py",
     )
@@ -78,10 +79,15 @@ class Options:
     def read(cls, config: pytest.Config) -> Options:
         """Raises UsageError for an invalid option."""
         option, start = config.getoption, config.invocation_params.dir
+        trees = option("--impl") or [None]
+        if len(trees) > 1:
+            raise pytest.UsageError(f"--impl {' --impl '.join(trees)}: give one tree; a run grades one")
+        if config.getoption("reruns", None):
+            raise pytest.UsageError("--reruns: a graded test runs once, so that its points are clear")
         report = option("--report")
         options = cls(
             start=start,
-            impl=option("--impl"),
+            impl=trees[0],
             prerequisites=option("--prerequisites"),
             isolate=option("--isolate"),
             live=option("capture") == "no" or option("usepdb"),

@@ -16,7 +16,7 @@ from grading.session.options import Options
 if TYPE_CHECKING:
     from grading.ask.draw import Draw
     from grading.ask.got import Got
-    from grading.ask.submission import Submission
+    from grading.ask.submission import Known, Submission
     from grading.run.executors import Executor
 
 REMEMBERED = 60  # answers of earlier tests, to tell known mistakes apart
@@ -49,9 +49,11 @@ class Session:
         self.tree = tree or self._named(options.impl, "--impl")
         self.lender = self._named(options.prerequisites, "--prerequisites")
         self._executor = executor
+        self.graded: set[str] = set()  # names of the trees of which exercises were collected
         self.records: list[Record] = []
         self.deselected: set[str] = set()
         self.explained: dict[tuple[str, str], str] = {}  # the test where the terminal first explained something
+        self.known: Known | None = None
         self.history: dict[str, list[Got]] = {}  # by exercise
 
     def _named(self, name: str | None, option: str) -> Tree | None:
@@ -60,7 +62,8 @@ class Session:
 
     @property
     def implementation(self) -> str:
-        return self.options.impl or "exercises"
+        """What was graded, as `--impl` names it."""
+        return self.options.impl or ", ".join(sorted(self.graded)) or "exercises"
 
     def tree_for(self, top: str, exercise: str) -> Tree:
         """The tree to grade, with its prerequisites, if pytest was given a path under `top`."""
@@ -91,14 +94,16 @@ class Session:
 
     def submission(self, item: pytest.Item) -> Submission:
         """The exercise under test, as this test sees it."""
-        from grading.ask.submission import Submission
+        from grading.ask.submission import Known, Submission
 
+        self.known = self.known or Known()
         module = graded_module(item)
         assert module is not None
         return Submission(
             module.tree,
             module.exercise,
             self.executor,
+            self.known,
             seed=self.draw(item).seed,
             seconds=marks.seconds_of(item),
             process=marks.process_of(item),

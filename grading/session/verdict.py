@@ -34,7 +34,11 @@ def judge_test(
 ) -> tuple[Record, Explanation]:
     """The record of a finished test, and the explanation behind its message."""
     observed = observed_by(item)
-    verdict, explanation = verdict_of(call.excinfo.value if call.excinfo is not None else None, observed)
+    error = call.excinfo.value if call.excinfo is not None else None
+    try:
+        verdict, explanation = verdict_of(error, observed)
+    except Exception as broken:  # whatever a hand-in returned, the run goes on and the report is written
+        verdict, explanation = "error", Explanation(f"the grader broke: {type(broken).__name__}: {broken}")
     max_points, shares = marks.points_of(item)
     earned = item.stash[PARTS].earned if PARTS in item.stash else set()
     parts = {name: Part(share if name in earned else 0.0, share) for name, share in shares.items()}
@@ -75,7 +79,7 @@ def verdict_of(error: BaseException | None, observed: list[Got]) -> tuple[Verdic
             return "passed", Explanation("")
         case Unmet():
             about = observed[-1].explain("") if observed else Explanation("")
-            return "failed", error.explanation.with_(called=about.called, printed=about.printed)
+            return "failed", error.explanation.with_(called=about.called, printed=about.printed, note=about.note)
         case NotStarted():
             return "not started", Explanation(str(error))
         case NotOffered():
@@ -89,7 +93,8 @@ def verdict_of(error: BaseException | None, observed: list[Got]) -> tuple[Verdic
         return "error", Explanation(f"the grader broke: {line}")
     # The test did not expect such a result, for example a list without .shape.
     last = observed[-1]
-    words = f"{show_value(last.result.output)}\nwhich could not be judged ({line})"
+    shown = "None: did you forget `return`?" if last.result.output is None else show_value(last.result.output)
+    words = f"{shown}\nwhich could not be judged ({line})"
     if isinstance(error, AssertionError):
         words = str(error)
     return "failed", last.explain(words.splitlines()[0] if words else line, got=words)
@@ -111,6 +116,8 @@ def name_mistake(session: Session, module: GradedModule, observed: list[Got]) ->
     """The known mistake that explains what the test saw, if exactly one does."""
     if not observed or session.patience <= 0:
         return None
+    if any(got.trouble and got.trouble.kind in ("load", "no file") for got in observed):
+        return None  # no mistake of the bank keeps a file from being imported
     from grading.mistakes.recogniser import recogniser
 
     started = time.monotonic()
