@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -189,22 +190,25 @@ class GlobalState:
     def _functions(self, lines: _Lines) -> Iterator[str]:
         for owner, before in self.functions:
             for name, now in list(vars(owner).items()):
-                if name in _MARKS or now is before.get(name, _ABSENT):
+                if name in _MARKS or now is before.get(name, _ABSENT) or isinstance(now, types.ModuleType):
                     continue
-                setting = rf"\b{re.escape(name)}\s*=(?!=)|setattr|patch"
+                assignment = rf"\.{re.escape(name)}\s*=(?!=)"
+                added = name not in before  # by the submission, or by a library that sets its attributes late
+                setting = assignment if added else rf"{assignment}|(setattr|patch)\b.*\b{re.escape(name)}\b"
                 if lines.find(setting):
                     with contextlib.suppress(Exception):
-                        if name in before:
-                            setattr(owner, name, before[name])
-                        else:
+                        if added:
                             delattr(owner, name)
+                        else:
+                            setattr(owner, name, before[name])
                     yield lines.about(f"{owner.__name__}.{name}", setting)
 
     def _modules(self, lines: _Lines) -> Iterator[str]:
         for name, module in self.modules.items():
-            if sys.modules.get(name) is not module and lines.find(r"sys\.modules|reload"):
+            setting = rf"sys\.modules.*\b{re.escape(name)}\b|reload\(.*\b{re.escape(name)}\b"
+            if sys.modules.get(name) is not module and lines.find(setting):
                 sys.modules[name] = module
-                yield lines.about(f"the module {name}", r"sys\.modules|reload")
+                yield lines.about(f"the module {name}", setting)
 
 
 @functools.cache
