@@ -48,7 +48,8 @@ class Switch:
 
 
 def _default_device() -> Any:
-    return getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None) and torch.get_default_device()
+    context = getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None)  # private: a default device of None differs from "cpu"
+    return getattr(context, "device_context", None) and torch.get_default_device()
 
 
 def _autocast() -> Any:
