@@ -43,8 +43,8 @@ class Recogniser:
                 with contextlib.suppress(MistakeError):
                     self._trees.append((mistake, mistake.tree(course)))
 
-    def recognise(self, observed: Sequence[Got], history: Sequence[Got] = ()) -> Mistake | None:
-        """The mistake that explains what was just observed; None if none does, or more than one could.
+    def recognise(self, observed: Sequence[Got], history: Sequence[Got] = ()) -> list[Mistake]:
+        """The mistakes that together explain what was just observed; none if none do, or more than one could.
 
         `observed`: what the failing test saw. `history`: what earlier tests saw, to tell apart mistakes that look
         alike in this test.
@@ -54,13 +54,13 @@ class Recogniser:
         for see in (as_it_is, without_wording) if any(got.result.heard for got in recent) else (as_it_is,):
             rights = [see(self._replay(got.request, self._solution), got.request) for got in recent]
             if all(agreement(see(got.result, got.request), r, r) for got, r in zip(recent, rights, strict=True)):
-                return None  # right answers, but too costly
+                return []  # right answers, but too costly
             candidates = self._agreeing(self._trees, recent, see, wrong=True)
             if len(candidates) > 1:
                 candidates = self._agreeing(candidates, list(history)[::-1], see, wrong=False)
             if candidates:
-                return candidates[0][0] if len(candidates) == 1 else None
-        return None
+                return [mistake for mistake, _ in candidates] if len(candidates) == 1 else []
+        return []
 
     def _agreeing(
         self, candidates: Sequence[tuple[Mistake, Tree]], gots: Sequence[Got], see: View, wrong: bool
