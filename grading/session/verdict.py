@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -124,21 +123,23 @@ def likely(mistakes: Sequence[Mistake]) -> str:
 
 def name_mistakes(session: Session, module: GradedModule, observed: list[Got]) -> Sequence[Mistake]:
     """The known mistakes that together explain what the test saw; none where more than one explanation fits."""
-    if not observed or session.patience <= 0:
+    if not observed or session.patience.over:
         return []
     if any(got.trouble and got.trouble.kind in ("load", "no file") for got in observed):
         return []  # no mistake of the bank keeps a file from being imported
     from grading.mistakes.recogniser import recogniser
 
-    started = time.monotonic()
+    asking, named = session.asking(module, observed), session.named.setdefault(module.exercise, {})
     try:
-        history = session.history.get(module.exercise, [])
-        return recogniser(session.course, module.exercise).recognise(observed, history)
+        with session.patience.spending():
+            found = recogniser(session.course, module.exercise).recognise(
+                observed, asking, named, session.patience_for_several
+            )
+        named.update(dict.fromkeys(mistake.name for mistake in found))
+        return found
     except Exception as error:  # a failed guess must not end the run
         warnings.warn(f"looking for a known mistake failed: {type(error).__name__}: {error}", stacklevel=2)
         return []
-    finally:
-        session.patience -= time.monotonic() - started
 
 
 def failure_text(session: Session, record: Record, explanation: Explanation) -> str:
