@@ -173,14 +173,18 @@ class Recogniser:
             theirs = self._replay(clue.request, candidate)
         except MistakeError:  # these mistakes do not fit together
             return None
-        right = self._replay(clue.request, ())
-        return agreement(*(clue.see(each, clue.request) for each in (clue.given, theirs, right)))
+        return self._alike(clue.given, theirs, clue.request, clue.see)
+
+    def _alike(self, answer: Result, other: Result, request: Request, see: View) -> float | None:
+        """The agreement of two answers to a request, as the view shows them."""
+        right = self._replay(request, ())
+        return agreement(*(see(each, request) for each in (answer, other, right)))
 
     def _several(
         self, reachable: Sequence[Mistake], clues: Sequence[_Clue], named: set[str]
     ) -> Iterator[list[Candidate]]:
         """Several mistakes at once, in groups: first with those named before, then any two."""
-        harmful = [each for each in reachable if any(self._harms(each, clue) for clue in clues)]
+        harmful = [each for each in reachable if any(self._harms((each,), clue.request, clue.see) for clue in clues)]
         known = [each for each in reachable if each.name in named]
         yield [tuple(pair) for pair in itertools.combinations(known, 2)]
         yield [self._ordered(one, other) for one in known for other in harmful if other not in known]
@@ -196,9 +200,9 @@ class Recogniser:
     def _ordered(self, *mistakes: Mistake) -> Candidate:
         return tuple(sorted(mistakes, key=self._bank.index))
 
-    def _harms(self, mistake: Mistake, clue: _Clue) -> bool:
-        theirs, right = self._replay(clue.request, (mistake,)), self._replay(clue.request, ())
-        return agreement(theirs, right, right) is None
+    def _harms(self, candidate: Candidate, request: Request, see: View) -> bool:
+        """Whether the candidate answers a request unlike the solution."""
+        return self._alike(self._replay(request, candidate), self._replay(request, ()), request, see) is None
 
     # --- which of several it is ---
 
@@ -220,8 +224,7 @@ class Recogniser:
     def _is_borne_out(self, candidate: Candidate, see: View, asker: Asker) -> bool:
         contradicted = 0
         for request in self._considered(asker, [candidate]):
-            theirs, right = (see(self._replay(request, each), request) for each in (candidate, ()))
-            if agreement(theirs, right, right) is not None or (given := asker.ask(request)) is None:
+            if not self._harms(candidate, request, see) or (given := asker.ask(request)) is None:
                 continue
             if self._evidence(candidate, _Clue(request, given, see)) is not None:
                 return True
@@ -275,9 +278,8 @@ class Recogniser:
 
     def _differ(self, request: Request, candidates: Sequence[Candidate], see: View) -> bool:
         """Whether the candidates answer a request differently."""
-        right = see(self._replay(request, ()), request)
-        first, *others = (see(self._replay(request, each), request) for each in candidates)
-        return any(agreement(first, other, right) is None for other in others)
+        first, *others = (self._replay(request, each) for each in candidates)
+        return any(self._alike(first, other, request, see) is None for other in others)
 
     # --- answers of candidates ---
 
