@@ -184,7 +184,12 @@ class Recogniser:
         self, reachable: Sequence[Mistake], clues: Sequence[_Clue], named: set[str]
     ) -> Iterator[list[Candidate]]:
         """Several mistakes at once, in groups: first with those named before, then any two."""
-        harmful = [each for each in reachable if any(self._harms((each,), clue.request, clue.see) for clue in clues)]
+        harmful = [
+            each
+            for each in reachable
+            if any(self._harms((each,), clue.request, clue.see) for clue in clues)
+            and not any(self._hangs(each, clue.request) for clue in clues)
+        ]
         known = [each for each in reachable if each.name in named]
         yield [tuple(pair) for pair in itertools.combinations(known, 2)]
         yield [self._ordered(one, other) for one in known for other in harmful if other not in known]
@@ -199,6 +204,11 @@ class Recogniser:
 
     def _ordered(self, *mistakes: Mistake) -> Candidate:
         return tuple(sorted(mistakes, key=self._bank.index))
+
+    def _hangs(self, mistake: Mistake, request: Request) -> bool:
+        """Whether it runs out of time alone: dozens of pairs with it would, too."""
+        trouble = self._replay(request, (mistake,)).trouble
+        return trouble is not None and trouble.kind == "time"
 
     def _harms(self, candidate: Candidate, request: Request, see: View) -> bool:
         """Whether the candidate answers a request unlike the solution."""
