@@ -1,9 +1,10 @@
-"""The commands of course authors: `python -m grading stubs`, `check`, `conformance` and `benchmarks`."""
+"""The commands of course authors: `python -m grading stubs`, `check`, `naming`, `conformance` and `benchmarks`."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import random
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,17 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument(
         "--quick", action="store_true", help="try to recognise only every eighth mistake; all must still lose points"
     )
+    naming = commands.add_parser("naming", help="report how often known mistakes are named, several of them at once")
+    naming.add_argument("exercises", nargs="*", help="week1/self_attention, week1/* (default: all)")
+    naming.add_argument("--pairs", type=int, default=40, help="hand-ins with two mistakes (default: %(default)s)")
+    naming.add_argument("--triples", type=int, default=20, help="hand-ins with three mistakes (default: %(default)s)")
+    naming.add_argument("--seed", type=int, help="of the sample (default: a new one, which is printed)")
+    naming.add_argument(
+        "--selections",
+        action="store_true",
+        help="instead, compare the names of single mistakes in a whole run with those under --lf, -k and node ids",
+    )
+    naming.add_argument("--every", type=int, default=1, help="with --selections: only every n-th mistake of a bank")
     commands.add_parser("conformance", help="grade the libraries under tests/libraries, for docs/conformance.md")
     kept = commands.add_parser("benchmarks", help="compare saved runs of the performance tests, and plot their history")
     kept_commands = kept.add_subparsers(dest="what", required=True)
@@ -44,6 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
             return stubs(course)
         case "check":
             return check_all(course, options.exercises, options.whole, options.quick)
+        case "naming" if options.selections:
+            return compare_selections(course, options.exercises, options.every)
+        case "naming":
+            return name_several(course, options.exercises, options.pairs, options.triples, options.seed)
         case "conformance":
             return conformance(course)
     if options.what == "history":
@@ -103,15 +119,55 @@ def history(course: Course) -> int:
     return 0
 
 
-def check_all(course: Course, patterns: list[str], whole: bool, quick: bool) -> int:
-    from grading.author.check import check_exercise
+def name_several(course: Course, patterns: list[str], pairs: int, triples: int, seed: int | None) -> int:
+    from grading.author.naming import Named, several, summary
 
+    if not (names := matching(course, patterns)):
+        return 4
+    seed = random.randrange(10**6) if seed is None else seed
+    print(f"seed {seed}")
+    results: dict[int, list[Named]] = {}
+    for number, samples in ((2, pairs), (3, triples)):
+        results[number] = []
+        for named in several(course, names, number, samples, seed):
+            print(named, flush=True)
+            results[number].append(named)
+    for each in filter(None, results.values()):
+        print(summary(each))
+    return int(any(named.wrong for each in results.values() for named in each))
+
+
+def compare_selections(course: Course, patterns: list[str], every: int) -> int:
+    from grading.author.naming import selections
+
+    if not (names := matching(course, patterns)):
+        return 4
+    refused = 0
+    for exercise in names:
+        mistakes = compared = 0
+        for mistake, number, different in selections(course, exercise, every):
+            mistakes, compared, refused = mistakes + 1, compared + number, refused + len(different)
+            for line in different:
+                print(f"✗ {exercise}, {mistake}: {line}", flush=True)
+        print(f"{exercise}: {compared} names of {mistakes} mistakes compared with those of a whole run", flush=True)
+    return int(bool(refused))
+
+
+def matching(course: Course, patterns: list[str]) -> list[str]:
+    """The exercises that match one of the patterns, all without patterns; says so where there are none."""
     names = [n for n in course.exercises if not patterns or any(fnmatch.fnmatch(n, each) for each in patterns)]
     if not names:
         print(
             f"no exercise matches {' or '.join(patterns)}; the exercises are {', '.join(course.exercises)}",
             file=sys.stderr,
         )
+    return names
+
+
+def check_all(course: Course, patterns: list[str], whole: bool, quick: bool) -> int:
+    from grading.author.check import check_exercise
+
+    if not (names := matching(course, patterns)):
         return 4
     refused = 0
     for name in names:

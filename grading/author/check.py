@@ -113,7 +113,7 @@ def check_mistakes(
         stop = None if whole else _is_named if wanted else _is_lost
         for _ in range(2):  # timings may differ from run to run
             grade = grade_tree(course, exercise, tree, tests, until=stop, recognise=wanted)
-            named = {record.mistake for record in grade.records} - {None}
+            named = {name for record in grade.records for name in record.mistakes}
             lost = grade.points < grade.max_points
             forgiving = not wanted or (quick and len(findings.nameless) + 1 <= forgiven)
             if named == {mistake.name} or (lost and forgiving):
@@ -128,7 +128,7 @@ def check_mistakes(
         elif named == {mistake.name}:
             findings.named.append(mistake.name)
         elif named:
-            findings.misnamed[mistake.name] = ", ".join(sorted(str(name) for name in named))
+            findings.misnamed[mistake.name] = ", ".join(sorted(named))
         elif wanted:
             findings.unnamed.append(mistake.name)
     if len(findings.nameless) > forgiven:
@@ -156,7 +156,7 @@ def likely_first(solution: Grade, changed: str, latest: str, hurry: bool) -> lis
 
 
 def _is_named(record: Record) -> bool:
-    return record.mistake is not None
+    return bool(record.mistakes)
 
 
 def _is_lost(record: Record) -> bool:

@@ -34,6 +34,7 @@ def grade_tree(
     tests: Sequence[str] | None = None,
     until: Callable[[Record], bool] | None = None,
     recognise: bool = False,
+    several: float = 0.0,
     executor: Executor | None = None,
 ) -> Grade:
     """The grade of one tree, quietly.
@@ -42,11 +43,12 @@ def grade_tree(
         tests: the tests to run, in this order; None for all tests in the order of their file.
         until: called with each record; the run stops after a record for which it returns True.
         recognise: look up known mistakes, however long it takes.
+        several: CPU seconds for looking up several mistakes at once.
         executor: where the tree's code runs (default: in this process).
     """
     options = Options(start=course.root)
     patience = math.inf if recognise else 0
-    session = Session(course, options, tree=tree, executor=executor, patience=patience, shrink=False)
+    session = Session(course, options, tree=tree, executor=executor, patience=patience, several=several, shrink=False)
     arguments = [str(course.tests(exercise)), "--rootdir", str(course.root), "-o", "addopts=", *_SPARED]
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(course.root):

@@ -46,7 +46,7 @@ class Record:
     seconds: float = 0.0
     message: str = ""  # what the student reads, plain text, several lines; empty when passed
     reason: str = ""  # the message in one line
-    mistake: str | None = None  # the name of the known mistake that explains the failure
+    mistakes: tuple[str, ...] = ()  # the names of the known mistakes that together explain the failure
     handout: str | None = None  # "exercises/week1/self_attention.md#masks"
     parts: dict[str, Part] = field(default_factory=dict)  # partial credit by name; empty if the test has no parts
     figures: dict[str, float | int | str] = field(default_factory=dict)  # measured counts, ratios, errors
@@ -79,7 +79,7 @@ class Record:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:
         parts = {name: Part(**part) for name, part in data.get("parts", {}).items()}
-        return cls(**{**data, "parts": parts})
+        return cls(**{**data, "parts": parts, "mistakes": tuple(data.get("mistakes", ()))})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Whether two wrong answers are the same wrong answer."""
+"""Whether two wrong answers are the same wrong answer, and how much that says."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ if TYPE_CHECKING:
 # How much two computations of the same thing may differ in each dtype, as a share of the largest number. Loose on
 # purpose: mistakes differ much more, and a submission may compute in a different order than the mistake.
 _NOISE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+_SHARE = 0.02  # of the distance to the right answer: how far apart two answers that are both wrong may be …
+_FEW = 8  # … unless they have fewer numbers than this, which may be near each other by chance
+
+# What it says that two answers are wrong alike. A number says 1 for each element.
+_FAINT = 0.5  # NaN everywhere, no answer in time, a bool: many mistakes lead there
+_TELLING = 2.0  # the same exception with the same message, the same wrong shape, the same text
 
 
-def agreement(student: Result, candidate: Result, right: Result) -> str | None:
-    """Returns "both right", "both wrong" in the same way, or None if the student and the candidate disagree."""
-    if _outward(student) != _outward(candidate):
+def agreement(student: Result, candidate: Result, right: Result) -> float | None:
+    """None if the student and the candidate disagree; 0 if both are right; more the more their common error says."""
+    outward = _outward(student)
+    if outward != _outward(candidate):
         return None
-    differs = _outward(student) != _outward(right)
-    rights = dict(_leaves(right))
+    evidence = 0.0
+    if outward != _outward(right):
+        evidence = _FAINT if student.trouble and student.trouble.kind == "time" else _TELLING
+    rights, theirs = dict(_leaves(right)), dict(_leaves(candidate))
     for path, value in _leaves(student):
-        match _values_agree(value, dict(_leaves(candidate)).get(path), rights.get(path)):
-            case None:
-                return None
-            case "both wrong":
-                differs = True
-    return "both wrong" if differs else "both right"
+        said = _same(value, theirs.get(path), rights.get(path))
+        if said is None:
+            return None
+        evidence += said
+    return evidence
 
 
 def _outward(result: Result) -> Any:
@@ -57,38 +65,60 @@ def _leaves(result: Result) -> Iterator[tuple[tuple[Any, ...], Any]]:
     yield from walk(result.heard, ("heard",))
 
 
-def _values_agree(student: Any, candidate: Any, right: Any) -> str | None:
+def _same(student: Any, candidate: Any, right: Any) -> float | None:
+    """As `agreement`, for one value."""
     import torch
 
-    if not isinstance(student, torch.Tensor):
-        if isinstance(student, float) and isinstance(candidate, float):
-            same = math.isclose(student, candidate, rel_tol=1e-6) or (student != student and candidate != candidate)
-        else:
-            same = type(student) is type(candidate) and student == candidate
-        if not same:
+    if isinstance(student, torch.Tensor):
+        if not isinstance(candidate, torch.Tensor) or candidate.shape != student.shape:
             return None
-        close = isinstance(right, float) and isinstance(student, float) and math.isclose(student, right, rel_tol=1e-4)
-        return "both right" if close or student == right else "both wrong"
-    if not isinstance(candidate, torch.Tensor) or candidate.shape != student.shape:
+        comparable = isinstance(right, torch.Tensor) and right.shape == student.shape
+        compare = _same_numbers if student.is_floating_point() else _same_integers
+        return compare(student, candidate, right if comparable else None)
+    if isinstance(student, float) and isinstance(candidate, float):
+        if not (math.isclose(student, candidate, rel_tol=1e-6) or (student != student and candidate != candidate)):
+            return None
+        if isinstance(right, float) and math.isclose(student, right, rel_tol=1e-4):
+            return 0.0
+        return 1.0 if math.isfinite(student) else _FAINT
+    if type(student) is not type(candidate) or student != candidate:
         return None
-    comparable = isinstance(right, torch.Tensor) and right.shape == student.shape
-    if not student.is_floating_point():
-        if not torch.equal(student, candidate):
-            return None
-        return "both right" if comparable and torch.equal(student, right) else "both wrong"
+    if type(student) is type(right) and student == right:
+        return 0.0
+    if student is None or isinstance(student, bool):
+        return _FAINT
+    return _TELLING if isinstance(student, str) else 1.0
+
+
+def _same_integers(student: Any, candidate: Any, right: Any | None) -> float | None:
+    import torch
+
+    if not torch.equal(student, candidate):
+        return None
+    return float(student.numel() if right is None else (student != right).sum())
+
+
+def _same_numbers(student: Any, candidate: Any, right: Any | None) -> float | None:
     noise = _NOISE.get(str(student.dtype).removeprefix("torch."), 0.1)
     student, candidate = student.double(), candidate.double()
     if not _same_infinite(student, candidate):
         return None
     finite = student.isfinite()
-    scale = float(student[finite].abs().max()) if finite.any() else 0.0
-    apart = float((student - candidate)[finite].abs().max()) if finite.any() else 0.0
+    numbers = int(finite.sum())
+    scale = float(student[finite].abs().max()) if numbers else 0.0
+    apart = float((student - candidate)[finite].abs().max()) if numbers else 0.0
     from_right = math.inf
-    if comparable and _same_infinite(student, right.double()):
-        from_right = float((student - right.double())[finite].abs().max()) if finite.any() else 0.0
-    if apart > max(0.02 * min(from_right, scale), noise * scale):
+    if right is not None and _same_infinite(student, right.double()):
+        from_right = float((student - right.double())[finite].abs().max()) if numbers else 0.0
+    share = _SHARE if numbers >= _FEW else 0.0
+    if apart > max(share * min(from_right, scale), noise * scale):
         return None
-    return "both wrong" if from_right > max(10 * apart, 0.1 * noise * scale) else "both right"
+    if from_right <= max(10 * apart, 0.1 * noise * scale):
+        return 0.0
+    differing = numbers if right is None else int(((student - right.double()).abs() > 0.1 * noise * scale).sum())
+    if differing:
+        return float(differing)
+    return _TELLING if numbers else _FAINT * bool(student.numel())  # NaN at certain places, or everywhere
 
 
 def _same_infinite(a: Any, b: Any) -> bool:

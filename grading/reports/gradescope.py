@@ -71,6 +71,6 @@ def _test(record: Record, number: str) -> dict[str, Any]:
         "extra_data": {
             name: value
             for name, value in record.to_dict().items()
-            if name in ("id", "verdict", "max_points", "seconds", "mistake", "handout", "parts", "figures")
+            if name in ("id", "verdict", "max_points", "seconds", "mistakes", "handout", "parts", "figures")
         },
     }

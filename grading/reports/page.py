@@ -109,7 +109,7 @@ def _test(record: Record) -> str:
 def _facts(record: Record) -> str:
     return _pairs(
         {
-            "Known mistake": record.mistake,
+            "Known mistakes" if len(record.mistakes) > 1 else "Known mistake": ", ".join(record.mistakes),
             "Read": record.handout,
             **{name: _figure(value) for name, value in record.figures.items()},
             "Time": f"{record.seconds:.2f} s" if record.seconds else "",

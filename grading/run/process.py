@@ -19,6 +19,7 @@ from typing import IO, BinaryIO
 from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result, Trouble
+from grading.run.cpu import CHILDREN
 from grading.run.pipe import write_message
 
 STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
@@ -120,6 +121,7 @@ class Child:
             env=environment,
             start_new_session=True,  # so that processes started by the submission can be killed too
         )
+        CHILDREN.add(self._process.pid)
         os.close(theirs_in)
         os.close(theirs_out)
         self._to: BinaryIO = os.fdopen(ours_out, "wb")
@@ -173,6 +175,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        CHILDREN.discard(self._process.pid)
         with contextlib.suppress(BrokenPipeError):
             self._to.close()
         os.close(self._from)

@@ -64,11 +64,12 @@ def _set_autocast(state: Any) -> None:
         torch.set_autocast_dtype(kind, dtype)
 
 
-def _signals() -> dict[int, Any]:
-    return {number: signal.getsignal(number) for number in signal.valid_signals() if number not in _TIMERS}
-
-
 _TIMERS = {getattr(signal, name, None) for name in ("SIGALRM", "SIGPROF", "SIGVTALRM", "SIGKILL", "SIGSTOP", "SIGINT")}
+_SIGNALS = tuple(signal.valid_signals() - _TIMERS)  # looked up once: every call of a submission needs them
+
+
+def _signals() -> dict[int, Any]:
+    return {number: signal.getsignal(number) for number in _SIGNALS}
 
 
 def _set_signals(handlers: dict[int, Any]) -> None:

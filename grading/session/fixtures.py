@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def submission(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Submission]:
+def submission(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Submission:
     """The exercise under test: `call`, `make` and `run` send it requests and return the outcome."""
     session = session_of(pytestconfig)
     made = request.node.stash[SUBMISSION] = session.submission(request.node)
-    yield made
-    session.remember(made)
+    return made
 
 
 @pytest.fixture

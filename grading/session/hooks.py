@@ -116,7 +116,7 @@ class Hooks:
         report.whetstone = record.to_dict()  # type: ignore[attr-defined]
         # For JUnit, which reads them from the teardown's report.
         item.user_properties += [("points", record.points), ("max_points", record.max_points)]
-        item.user_properties += [("verdict", record.verdict), ("mistake", record.mistake or "")]
+        item.user_properties += [("verdict", record.verdict), ("mistakes", ", ".join(record.mistakes))]
         if self.config.getoption("usepdb") and call.excinfo is not None and call.excinfo.value.__cause__ is not None:
             cause = call.excinfo.value.__cause__  # the debugger is to stop where the submission raised
             call.excinfo = pytest.ExceptionInfo.from_exception(cause)

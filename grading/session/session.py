@@ -10,6 +10,7 @@ from grading.ask import marks
 from grading.course.layout import Course
 from grading.course.trees import Tree, find_tree
 from grading.data.record import Record
+from grading.run.cpu import Patience
 from grading.session.items import graded_module, record_id
 from grading.session.options import Options
 
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from grading.ask.got import Got
     from grading.ask.submission import Known, Submission
     from grading.run.executors import Executor
+    from grading.session.collect import GradedModule
+    from grading.session.questions import Asking
 
-REMEMBERED = 60  # answers of earlier tests, to tell known mistakes apart
-PATIENCE = 90.0  # seconds per run for looking up known mistakes, so that a hand-in that fails every test ends too
+PATIENCE = 90.0  # CPU seconds per run for looking up known mistakes, so that a hand-in that fails every test ends too
+PATIENCE_FOR_SEVERAL = 20.0  # CPU seconds of these for trying several mistakes at once
 
 
 class Session:
@@ -29,7 +32,8 @@ class Session:
     Args:
         tree: what to grade, instead of the tree that the options name.
         executor: where it runs, instead of where the options say.
-        patience: seconds for looking up known mistakes (default: PATIENCE).
+        patience: CPU seconds for looking up known mistakes (default: PATIENCE).
+        several: CPU seconds of these for several mistakes at once (default: PATIENCE_FOR_SEVERAL without `patience`).
         shrink: whether Hypothesis shrinks failing examples.
     """
 
@@ -41,10 +45,12 @@ class Session:
         tree: Tree | None = None,
         executor: Executor | None = None,
         patience: float | None = None,
+        several: float = 0.0,
         shrink: bool = True,
     ) -> None:
         self.course, self.options = course, options
-        self.patience = PATIENCE if patience is None else patience
+        self.patience = Patience(PATIENCE if patience is None else patience)
+        self.patience_for_several = Patience(PATIENCE_FOR_SEVERAL if patience is None else several)
         self.shrink = shrink
         self.tree = tree or self._named(options.impl, "--impl")
         self.lender = self._named(options.prerequisites, "--prerequisites")
@@ -54,7 +60,8 @@ class Session:
         self.deselected: set[str] = set()
         self.explained: dict[tuple[str, str], str] = {}  # the test where the terminal first explained something
         self.known: Known | None = None
-        self.history: dict[str, list[Got]] = {}  # by exercise
+        self.named: dict[str, dict[str, None]] = {}  # known mistakes so far, in order, by exercise
+        self._asking: dict[str, Asking] = {}  # by exercise
 
     def _named(self, name: str | None, option: str) -> Tree | None:
         """Raises TreeError if there is no such tree."""
@@ -109,11 +116,19 @@ class Session:
             process=marks.process_of(item),
         )
 
-    def remember(self, submission: Submission) -> None:
-        """Keep what a test observed, to tell mistakes apart later."""
-        history = self.history.setdefault(submission.exercise, [])
-        history += [got for got in submission.observed[-2:] if not got.request.count]
-        del history[:-REMEMBERED]
+    def asking(self, module: GradedModule, observed: list[Got]) -> Asking:
+        """The submission of a failing test, to be asked more than its tests did."""
+        from grading.ask.submission import Known
+        from grading.run.executors import InProcess
+        from grading.session.questions import Asking
+
+        if module.exercise not in self._asking:
+            executor = InProcess() if self.options.live else self.executor  # a debugger stops in tests alone
+            scripted = not self.options.llm_url
+            self._asking[module.exercise] = Asking(module, executor, self.known or Known(), scripted)
+        asking = self._asking[module.exercise]
+        asking.processes = {got.request.process for got in observed}
+        return asking
 
 
 def session_of(config: pytest.Config) -> Session:

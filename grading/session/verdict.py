@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +42,11 @@ def judge_test(
     max_points, shares = marks.points_of(item)
     earned = item.stash[PARTS].earned if PARTS in item.stash else set()
     parts = {name: Part(share if name in earned else 0.0, share) for name, share in shares.items()}
-    mistake = name_mistake(session, module, observed) if verdict == "failed" else None
-    section = (mistake and mistake.handout) or marks.section_of(item)
+    mistakes = name_mistakes(session, module, observed) if verdict == "failed" else []
+    sections = [mistake.handout for mistake in mistakes if mistake.handout]
+    section = sections[0] if sections else marks.section_of(item)
     handout = module.handout + (f"#{section}" if section else "")
-    explanation = explanation.with_(likely=mistake.explanation if mistake else "", handout=handout)
+    explanation = explanation.with_(likely=likely(mistakes), handout=handout)
     line, source = test_sources(module.course.tests(module.exercise))[item.originalname]
     record = Record(
         id=record_id(item),
@@ -56,7 +57,7 @@ def judge_test(
         seconds=round(call.duration, 6),
         message=explanation.text() if explanation.reason else "",
         reason=explanation.reason,
-        mistake=mistake.name if mistake else None,
+        mistakes=tuple(mistake.name for mistake in mistakes),
         handout=handout,
         parts=parts,
         figures=item.stash.get(FIGURES, {}),
@@ -112,23 +113,33 @@ def _broke_in_grader(error: BaseException) -> bool:
     )
 
 
-def name_mistake(session: Session, module: GradedModule, observed: list[Got]) -> Mistake | None:
-    """The known mistake that explains what the test saw, if exactly one does."""
-    if not observed or session.patience <= 0:
-        return None
+def likely(mistakes: Sequence[Mistake]) -> str:
+    """What the student reads about these mistakes."""
+    if len(mistakes) < 2:
+        return "".join(mistake.explanation for mistake in mistakes)
+    listed = (f"{number}. {mistake.explanation}" for number, mistake in enumerate(mistakes, 1))
+    return "\n".join([f"{len(mistakes)} mistakes together:", *listed])
+
+
+def name_mistakes(session: Session, module: GradedModule, observed: list[Got]) -> Sequence[Mistake]:
+    """The known mistakes that together explain what the test saw; none where more than one explanation fits."""
+    if not observed or session.patience.over:
+        return []
     if any(got.trouble and got.trouble.kind in ("load", "no file") for got in observed):
-        return None  # no mistake of the bank keeps a file from being imported
+        return []  # no mistake of the bank keeps a file from being imported
     from grading.mistakes.recogniser import recogniser
 
-    started = time.monotonic()
+    asking, named = session.asking(module, observed), session.named.setdefault(module.exercise, {})
     try:
-        history = session.history.get(module.exercise, [])
-        return recogniser(session.course, module.exercise).recognise(observed, history)
+        with session.patience.spending():
+            found = recogniser(session.course, module.exercise).recognise(
+                observed, asking, named, session.patience_for_several
+            )
+        named.update(dict.fromkeys(mistake.name for mistake in found))
+        return found
     except Exception as error:  # a failed guess must not end the run
         warnings.warn(f"looking for a known mistake failed: {type(error).__name__}: {error}", stacklevel=2)
-        return None
-    finally:
-        session.patience -= time.monotonic() - started
+        return []
 
 
 def failure_text(session: Session, record: Record, explanation: Explanation) -> str:
@@ -139,8 +150,9 @@ def failure_text(session: Session, record: Record, explanation: Explanation) -> 
         before = session.explained.setdefault((record.exercise, record.reason), record.test)
         if before != record.test:
             return "\n".join([*lines, *textwrap.wrap(f"{record.reason} (see {before})", 80)])
-    if record.mistake:
-        before = session.explained.setdefault((record.exercise, record.mistake), record.test)
+    if record.mistakes:
+        before = session.explained.setdefault((record.exercise, ", ".join(record.mistakes)), record.test)
         if before != record.test:
-            explanation = replace(explanation, likely=f"the same mistake as in {before}")
+            what = "mistakes" if len(record.mistakes) > 1 else "mistake"
+            explanation = replace(explanation, likely=f"the same {what} as in {before}")
     return "\n".join([*lines, "", explanation.text()])

@@ -205,7 +205,7 @@ def course(toy):
 def test_a_mistake_is_known_by_what_the_model_heard(course, run_pytest):
     hand_in = write_hand_in(course.parent / "hand-in", ask=SOLUTION.replace(": question}", ": question.upper()}"))
     run = run_pytest(course, "tests/week1/test_ask.py", "--impl", str(hand_in))
-    assert run.record("test_ask")["mistake"] == "question-shouted"
+    assert run.record("test_ask")["mistakes"] == ["question-shouted"]
     assert run.record("test_answer")["verdict"] == "passed"
     other = run.record("test_other")
     assert (other["verdict"], "pip install -e '.[surely_not_installed]'" in other["reason"]) == (
@@ -218,11 +218,11 @@ def test_a_mistake_is_known_whatever_the_prompt(course, run_pytest):
     other = 'f"Dear model, tell me: {question[:10]} …"'
     hand_in = write_hand_in(course.parent / "hand-in", ask=SOLUTION.replace('": question}', f'": {other}}}'))
     run = run_pytest(course, "tests/week1/test_ask.py", "--impl", str(hand_in))
-    assert run.record("test_ask")["mistake"] is None  # both mistakes lose the question
+    assert run.record("test_ask")["mistakes"] == []  # both mistakes lose the question
     bank = course / "tests/mistakes/week1/ask.toml"
     bank.write_text(MISTAKES[: MISTAKES.index("[question-cut]")], "utf-8")
     run = run_pytest(course, "tests/week1/test_ask.py", "--impl", str(hand_in))
-    assert run.record("test_ask")["mistake"] == "question-shouted"
+    assert run.record("test_ask")["mistakes"] == ["question-shouted"]
 
 
 def test_with_a_real_model_what_needs_a_script_is_left_out(course, run_pytest):

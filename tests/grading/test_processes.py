@@ -109,7 +109,7 @@ def test_requests_run_where_the_mark_says(course, run_pytest, isolate):
 def test_known_mistakes_are_recognised_there_too(course, run_pytest):
     hand_in = write_hand_in(course.parent / "hand-in", place=SOLUTION.replace("return MODE", "return MODE.upper()"))
     run = run_pytest(course, "tests/week1/test_place.py", "--impl", str(hand_in))
-    assert run.record("test_mode")["mistake"] == "mode-loud"
+    assert run.record("test_mode")["mistakes"] == ["mode-loud"]
 
 
 def test_where_the_terminal_is_the_submissions_the_environment_is_the_marks(course, run_pytest):

@@ -365,7 +365,7 @@ def records(draw: st.DrawFn) -> Record:
         seconds=draw(st.floats(0, 1000)),
         message="" if verdict == "passed" else draw(texts),
         reason="" if verdict == "passed" else draw(texts | st.just("needs a GPU")),
-        mistake=draw(st.none() | texts),
+        mistakes=tuple(draw(st.lists(texts, max_size=2))),
         handout=draw(st.none() | texts),
         parts=draw(st.dictionaries(texts, st.just(Part(0.5, 1)), max_size=2)),
         figures=draw(st.dictionaries(texts, st.floats(allow_nan=False) | st.integers() | texts, max_size=3)),
@@ -415,7 +415,7 @@ SAMPLE = Grade(
             seconds=0.5,
             message="where   112 of 336 numbers differ, the largest at [0, 1, 3, 4]\nlikely  the scale is missing\n```",
             reason="the output is not softmax(q kᵀ / √d) v",
-            mistake="scale-missing",
+            mistakes=("scale-missing",),
             handout="exercises/week1/self_attention.md#scaling",
             parts={"output": Part(0, 1), "gradients": Part(1, 1)},
             figures={"error / allowed": math.inf, "launches": 3},
@@ -652,7 +652,7 @@ CONTROLS = "\x1b[31m\x1b[2J\x1b]0;window\x07 \x00\b\x7f\x9b31m \u202e\u2028 \udc
 
 def test_control_characters_never_reach_a_reader() -> None:
     grade = Grade(
-        (record("failed", title=CONTROLS, message=CONTROLS, reason=CONTROLS, output=CONTROLS, mistake=CONTROLS),)
+        (record("failed", title=CONTROLS, message=CONTROLS, reason=CONTROLS, output=CONTROLS, mistakes=(CONTROLS,)),)
     )
     shown = [summary.render(grade), page.render(grade), *points_table(grade), next_step(grade) or ""]
     for name in ("gradescope/results.json", "classroom/results.json", "exercism/results.json"):
@@ -682,8 +682,8 @@ def test_plain_text_is_what_a_terminal_would_have_shown(text: str, shown: str) -
 @pytest.mark.parametrize("hostile", AWKWARD)
 def test_a_page_shows_text_and_runs_none_of_it(hostile: str) -> None:
     def shown(text: str) -> Page:
-        names = ["title", "message", "reason", "mistake", "handout", "output", "test_code"]
-        fields: dict[str, Any] = dict.fromkeys(names, text)
+        names = ["title", "message", "reason", "handout", "output", "test_code"]
+        fields: dict[str, Any] = {**dict.fromkeys(names, text), "mistakes": (text,)}
         failed = record("failed", exercise=f"week1/{text.partition('::')[0]}", figures={text: text}, **fields)
         return Page(page.render(Grade((failed,), text, environment={text: text})))
 

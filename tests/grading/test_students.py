@@ -53,12 +53,12 @@ def test_a_wrong_answer_is_explained(toy, run_pytest, snapshot):
 def test_known_mistakes_are_looked_up_while_patience_lasts(toy, run_pytest):
     source = with_body("return (x * weights).sum(dim) if weights is not None else x.sum(dim)")
     hand_in = str(write_hand_in(toy / "hand-in", mean=source))
-    named = [record["mistake"] for record in run_pytest(toy, "exercises", "--impl", hand_in).grade["records"]]
+    named = [record["mistakes"] for record in run_pytest(toy, "exercises", "--impl", hand_in).grade["records"]]
     with (toy / "conftest.py").open("a", encoding="utf-8") as conftest:
         conftest.write("import grading.session.session\ngrading.session.session.PATIENCE = 0.0\n")
     run = run_pytest(toy, "exercises", "--impl", hand_in)
     assert any(named) and run.status == 1
-    assert not any(record["mistake"] for record in run.grade["records"])
+    assert not any(record["mistakes"] for record in run.grade["records"])
 
 
 def test_everything_earned_is_success(toy, run_pytest, snapshot):

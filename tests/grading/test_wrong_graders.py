@@ -69,8 +69,8 @@ CAUGHT = {
     "always success": ("session/finish.py", "elif not grade.complete or self._regressed():", "elif False:", "test_students.py::test_an_unstarted_exercise_says_what_there_is_to_earn"),
     "a test forgotten in the total": ("data/record.py", "sum(record.points for record in self.records if record.counted)", "sum(record.points for record in self.records[1:] if record.counted)", "test_students.py::test_everything_earned_is_success"),
     "points of what could not be graded": ("data/record.py", "return self.verdict in COUNTED", "return True", "test_students.py::test_what_a_library_lacks_is_not_offered"),
-    "any mistake will do": ("mistakes/recogniser.py", "if len(candidates) == 1 else None", "if candidates else None", "test_check.py::test_what_is_wrong_is_refused[two mistakes that look alike]"),
-    "no mistake is known": ("mistakes/recogniser.py", "return candidates[0][0] if len(candidates) == 1 else None", "return None", "test_students.py::test_a_wrong_answer_is_explained"),
+    "any mistake will do": ("mistakes/recogniser.py", "if len(texts) == 1 and", "if True or", "test_check.py::test_what_is_wrong_is_refused[two mistakes that look alike]"),
+    "no mistake is known": ("mistakes/recogniser.py", "return list(alive[0]) if len(texts) == 1 and", "return [] if True or", "test_students.py::test_a_wrong_answer_is_explained"),
     "the seed is ignored": ("session/options.py", 'seed=option("--grading-seed")', "seed=0", "test_students.py::test_another_seed_gives_other_numbers_and_the_same_grade"),
     "the child may read everything": ("run/limits.py", "        sys.addaudithook(hook)\n", "        pass\n", "test_isolation.py::test_a_disaster_costs_one_test[reading the solution]"),
 }  # fmt: skip
