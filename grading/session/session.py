@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
 
 from grading.ask import marks
 from grading.course.layout import Course
+from grading.course.origin import origin
 from grading.course.trees import Tree, find_tree
 from grading.data.record import Record
 from grading.session.items import graded_module, record_id
@@ -54,6 +57,7 @@ class Session:
         self.deselected: set[str] = set()
         self.explained: dict[tuple[str, str], str] = {}  # the test where the terminal first explained something
         self.known: Known | None = None
+        self.begun = datetime.now(UTC)
         self.history: dict[str, list[Got]] = {}  # by exercise
 
     def _named(self, name: str | None, option: str) -> Tree | None:
@@ -64,6 +68,12 @@ class Session:
     def implementation(self) -> str:
         """What was graded, as `--impl` names it."""
         return self.options.impl or ", ".join(sorted(self.graded)) or "exercises"
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """When this was graded, and the commits of what was graded and of the course."""
+        folder = self.tree.roots[0] if self.tree is not None else None
+        return {"date": f"{self.begun:%Y-%m-%d %H:%M} UTC", **origin(self.course, folder)}
 
     def tree_for(self, top: str, exercise: str) -> Tree:
         """The tree to grade, with its prerequisites, if pytest was given a path under `top`."""
