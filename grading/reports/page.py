@@ -143,7 +143,7 @@ def _facts(record: Record) -> str:
     return _pairs(
         {
             "Known mistakes" if len(record.mistakes) > 1 else "Known mistake": ", ".join(record.mistakes),
-            "Read": record.handout,
+            "Read": "" if "\nread  " in record.message else record.handout,
             **{name: _figure(value) for name, value in record.figures.items()},
             "Time": f"{record.seconds:.2f} s" if record.seconds else "",
         }

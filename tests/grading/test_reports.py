@@ -1134,6 +1134,14 @@ def test_the_next_step_is_the_first_thing_to_do(outcomes: list[Record], advice: 
     assert next_step(Grade(tuple(outcomes))) == advice
 
 
+def test_advice_names_what_was_graded() -> None:
+    advice = next_step(Grade((FAILED,), implementation="hand-ins/ada"))
+    assert advice is not None and advice.startswith('Next for hand-ins/ada: make "scale divides"')
+    assert next_step(Grade((record("passed", 2),), implementation="solutions")) == (
+        "solutions: all 2 points that can be earned here."
+    )
+
+
 def test_a_table_reads_as_it_should() -> None:
     """The layout of a whole table: points are aligned at the slash."""
     outcomes = [

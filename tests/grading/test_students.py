@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.grading.conftest import TOY, grade_trees, write_hand_in
+from grading.course.layout import Course
+from grading.data.record import Record, Tally
+from grading.mistakes.bank import load_bank
+from grading.reports.causes import causes
+from tests.grading.conftest import ROOT, TOY, grade_trees, write_hand_in
 
 SOLUTION = (TOY / "solutions/week1/mean.py").read_text("utf-8")
 STUB = (TOY / "exercises/week1/mean.py").read_text("utf-8")
@@ -180,6 +184,42 @@ def test_all_failures_are_told_if_asked_for(graded, snapshot):
     run = graded(WITHOUT_RETURN, "--all-failures")
     assert visible(run.text) == snapshot
     assert run.text.count("\ngot  ") == run.count("failed")
+
+
+def test_five_mistakes_are_told_once_each(graded):
+    source = SOLUTION
+    bank = {mistake.name: mistake for mistake in load_bank(Course(TOY), "week1/mean")}
+    for name in ("unbiased", "zero-weights-give-nan", "any-length-taken", "mean-of-everything", "gain-forgotten"):
+        source = bank[name].apply(source)
+    run = graded(source)
+    found = causes(Tally(tuple(Record.from_dict(record) for record in run.grade["records"])))
+    assert run.count("failed") == sum(len(cause.failures) for cause in found) >= 5
+    headings = re.findall(r"^_+ (test_\S+) _+$", run.text, re.MULTILINE)
+    assert headings == [cause.shown.test for cause in found]
+    told = " ".join(run.text.split())
+    for cause in found:
+        for record in cause.alike:
+            assert record.test.partition("[")[0] in told
+    assert len(run.text.splitlines()) <= 100
+
+
+def test_one_mistake_fits_on_a_screen(run_pytest, tmp_path):
+    """In a real exercise, where it costs forty tests."""
+    course = Course(ROOT)
+    (mistake,) = [each for each in load_bank(course, "week1/self_attention") if each.name == "scale-missing"]
+    source = mistake.apply(course.solution("week1/self_attention").read_text("utf-8"))
+    hand_in = str(write_hand_in(tmp_path / "hand-in", self_attention=source))
+    run = run_pytest(ROOT, "exercises/week1/self_attention.py", "--impl", hand_in)
+    assert run.count("failed") >= 30
+    shown = run.text[run.text.index("= week1/self_attention =") :].splitlines()
+    assert len(shown) <= 40
+    assert max(len(line) for line in shown if "/hand-in" not in line and "Reports: " not in line) <= 80
+
+
+def test_the_solutions_are_not_praised_as_ones_own_work(toy, run_pytest):
+    told = " ".join(run_pytest(toy, "tests/week1/test_mean.py").text.split())
+    assert "solutions: all 10 points that can be earned here. Your own work: pytest exercises/week1/mean.py" in told
+    assert "Well done" not in told
 
 
 def test_pytest_tells_its_own_failures_as_ever(toy, graded):
