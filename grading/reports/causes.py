@@ -56,7 +56,8 @@ def causes(tally: Tally) -> list[Cause]:
     alike: dict[object, list[Record]] = {}
     for number, record in enumerate(left):
         alike.setdefault(record.cause or number, []).append(record)
-    others = sorted(map(_cause, alike.values()), key=lambda cause: (not cause.whole_file, -cause.lost))
+    # Several that are alike come first; the rest stay in the order of the tests, which begin with what is simple.
+    others = sorted(map(_cause, alike.values()), key=lambda it: (not it.whole_file, -it.lost if it.alike else 0))
     unloadable = [cause for cause in others if cause.whole_file]
     return [*unloadable, *found, *others[len(unloadable) :]]
 
