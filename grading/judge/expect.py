@@ -44,11 +44,15 @@ class Expect:
 
 
 def _promised(names: str, mentioning: Sequence[str]) -> str:
-    return f"{names} with a message that mentions {', '.join(map(str, mentioning))}" if mentioning else names
+    return f"{names} with a message that mentions {_quoted(mentioning)}" if mentioning else names
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
 
 
 def _unmentioned(missing: Sequence[str]) -> str:
-    return f"the message does not mention {', '.join(map(str, missing))}"
+    return f"the message does not mention {_quoted(missing)}"
 
 
 expect = Expect()

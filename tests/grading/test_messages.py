@@ -121,7 +121,7 @@ def test_a_sentence_is_always_said():
 def test_a_refusal_names_what_its_message_lacks(answer):
     got = answer("torch.zeros(3)[x.long()].view(7)", torch.tensor([1.0]))
     said = failure(expect(got).raises, RuntimeError, mentioning=["7", "no such word"])
-    assert said.wrong == "the message does not mention no such word"
+    assert said.wrong == "the message does not mention 'no such word'"
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,13 @@ def test_a_refusal_names_what_its_message_lacks(answer):
     [
         ("", "no ValueError was raised"),
         ("KeyError: 0", "KeyError was raised instead of ValueError"),
-        ("ValueError: limit must be at least 1", "the message does not mention 0"),
-        ("ValueError", "the message does not mention limit, 0"),
+        ("ValueError: limit must be at least 1", "the message does not mention '0'"),
+        ("ValueError", "the message does not mention 'limit', '0'"),
     ],
 )
 def test_a_refusal_that_a_scenario_noted_reads_as_a_sentence(raised, wrong):
     said = failure(expect.refused, raised, ValueError, mentioning=["limit", "0"])
     assert said.wrong == wrong
-    assert said.expected == "ValueError with a message that mentions limit, 0"
+    assert said.expected == "ValueError with a message that mentions 'limit', '0'"
     assert said.got == (raised or "no exception")
     expect.refused("ValueError: limit is 0: too small", ValueError, mentioning=["limit", "0"])
