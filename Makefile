@@ -39,7 +39,7 @@ help:
 
 # pytest exits with 0 when every point is earned, with 1 when some are missing; anything else means grading failed.
 grade: .venv/ready
-	@$(python) -m pytest exercises --impl "$(IMPL)" $(ARGS) || test $$? -eq 1
+	@$(python) -m pytest exercises --impl="$(IMPL)" $(ARGS) || test $$? -eq 1
 
 # The graded tests, tests/weekN/, are run by tests/grading: on the solutions, on known mistakes and more.
 test: .venv/ready
@@ -62,14 +62,19 @@ farm_haystack: .venvs/farm_haystack/ready
 	@.venvs/$*/bin/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@
 
-# Touched last, so that an interrupted set-up starts again.
+# Whether .venv works and has the Python that is asked for; PYTHON's default does not replace another that was named once.
+asked = $(if $(filter default file,$(origin PYTHON)),$(python),"$(PYTHON)")
+version = -c 'import sys; print(sys.version_info[:2])'
+same_python = $(python) -m pip --version >/dev/null 2>&1 && test "$$($(asked) $(version))" = "$$($(python) $(version))"
+
+# Touched last, so that an interrupted set-up starts again. An environment that is there is only brought up to date.
 .venv/ready: pyproject.toml constraints.txt .venv/bin/python
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo 'Whetstone needs Python 3.11 or newer, and PYTHON=$(PYTHON) is not: name one that is' >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo '$(PYTHON) cannot make virtual environments: install its venv module (Debian: python3-venv)' >&2; exit 1; }
-	@echo 'Setting up .venv: PyTorch and friends, a few minutes, once'
-	@"$(PYTHON)" -m venv --clear .venv
+	@if $(same_python); then echo 'Bringing .venv up to date'; else \
+		echo 'Setting up .venv: PyTorch and friends, a few minutes, once'; "$(PYTHON)" -m venv --clear .venv; fi
 	@$(python) $(pip_install) --editable '.[agents,dev]'
 	@$(without_cuda) $(python) $(references)
 	@touch $@

@@ -10,7 +10,7 @@ from grading.course.trees import TreeError
 from grading.session.finish import place_runs, report_problem
 from grading.session.fixtures import draw, figures, gpu, llm, part, speed, submission
 from grading.session.hooks import Hooks
-from grading.session.options import Options, add_options
+from grading.session.options import Options, add_options, refuse_other_roots
 from grading.session.session import Session
 
 __all__ = ["draw", "figures", "gpu", "llm", "part", "speed", "submission"]
@@ -20,13 +20,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    refuse_other_roots(early_config)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    course = Course(config.rootpath)
+    if not course.exists:  # an installed plugin is loaded everywhere
+        return
     for description in marks.DESCRIPTIONS:
         config.addinivalue_line("markers", description)
     config.addinivalue_line("python_files", GRADED_FILES)
     if config.pluginmanager.has_plugin("whetstone"):  # an inner run brings its own session
         return
-    course, options = Course(config.rootpath), Options.read(config)
+    options = Options.read(config)
     place_runs(config, course)
     try:
         session = Session(course, options)

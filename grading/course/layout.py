@@ -42,6 +42,16 @@ class Course:
 
     root: Path
 
+    @classmethod
+    def around(cls, folder: Path) -> Course | None:
+        """The course that a folder belongs to: itself, or the nearest folder above that is one."""
+        courses = (cls(each) for each in (folder, *folder.parents))
+        return next((course for course in courses if course.exists), None)
+
+    @property
+    def exists(self) -> bool:
+        return self.exercises_root.is_dir() and any(self.root.glob(f"tests/{_WEEK}"))
+
     @property
     def exercises_root(self) -> Path:
         return self.root / "exercises"

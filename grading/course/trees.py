@@ -144,6 +144,8 @@ def find_tree(course: Course, name: str, start: Path, option: str = "--impl") ->
     if path.is_file():
         raise TreeError(f"{option} {name}: this is a file; give the directory that holds week1/, week2/ …")
     if not any(exercise_files(path)):
+        if any(exercise_files(path / "exercises")):
+            raise TreeError(f"{option} {name}: this is a whole course; give its exercises: {option} {name}/exercises")
         raise TreeError(f"{option} {name}: no exercises there; a tree has them at weekN/NAME.py.")
     return Tree(name, (path,))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
+import multiprocessing.context
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 PRINT_KEPT = 20_000  # characters of a submission's output that are kept
@@ -30,11 +32,15 @@ class PrintedTooMuch(Stopped):
 
 
 class EndedProcess(Stopped):
-    """The call tried to end the process: `os._exit`, `os.abort`."""
+    """The call tried to end the process: `os._exit`, `os.abort`, `os.kill` and the like."""
 
 
 class ReadKeyboard(Exception):
     """The call read from the keyboard."""
+
+
+class StartedAfresh(Exception):
+    """The call started a Python process that would have to import the hand-in again."""
 
 
 # --- standard streams ---
@@ -106,22 +112,66 @@ def streams(printed: Printed) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_way_out() -> Iterator[None]:
-    """The process does not end because a submission says so: that would pass for the end of the run."""
+    """The process does not end because a submission says so: that would pass for the end of the run.
 
-    process, before = os.getpid(), (os._exit, os.abort)
+    Against accidents and simple tricks: whoever is set on it finds another way, and is graded with `--isolate`.
+    """
+    process = os.getpid()
+    doors = {name: getattr(os, name) for name in ("_exit", "abort", "execv", "execve", "kill") if hasattr(os, name)}
+    register = atexit.register
 
-    def leave(*status: int) -> None:
-        if os.getpid() != process:  # a process that the submission forked may end as it likes
-            before[0](*status or (1,))
-        raise EndedProcess
+    def barred(name: str) -> Callable[..., Any]:
+        def leave(*args: Any) -> Any:
+            if os.getpid() != process or (name == "kill" and not _is_fatal(*args)):
+                return doors[name](*args)  # a process that the submission forked may end as it likes
+            raise EndedProcess
 
-    os._exit, os.abort = leave, leave  # type: ignore[assignment]
+        return leave
+
+    def at_exit(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        def later() -> None:
+            with no_way_out(), contextlib.suppress(EndedProcess):
+                function(*args, **kwargs)
+
+        register(later)
+        return function
+
+    for name in doors:
+        setattr(os, name, barred(name))
+    atexit.register = at_exit  # type: ignore[assignment]
     try:
         yield
     finally:
-        os._exit, os.abort = before
+        atexit.register = register
+        for name, door in doors.items():
+            setattr(os, name, door)
         if os.getpid() != process:  # a forked process that came back would answer beside its parent
             os._exit(1)
+
+
+def _is_fatal(process: int, number: int) -> bool:
+    """Whether the signal would end this process, or the one that started it."""
+    if process > 0 and process not in (os.getpid(), os.getppid()):
+        return False
+    return number != 0 and (process == os.getppid() or not callable(signal.getsignal(number)))
+
+
+@contextlib.contextmanager
+def no_fresh_process() -> Iterator[None]:
+    """A process that multiprocessing starts afresh can't import a hand-in: it dies, and its parent waits for it."""
+
+    def refuse(process: Any) -> Any:
+        raise StartedAfresh(process._start_method)
+
+    kinds: list[Any] = [getattr(multiprocessing.context, name, None) for name in ("SpawnProcess", "ForkServerProcess")]
+    before = [(kind, vars(kind)["_Popen"]) for kind in kinds if kind is not None]
+    for kind, _ in before:
+        kind._Popen = staticmethod(refuse)
+    try:
+        yield
+    finally:
+        for kind, popen in before:
+            kind._Popen = popen
 
 
 class Interrupts:

@@ -21,7 +21,7 @@ from grading.data.plain import TensorFacts, make_plain, map_tensors, tensors_in
 from grading.data.request import Request, Scenario, cotangents
 from grading.data.result import Result
 from grading.run.copies import Copies
-from grading.run.guards import Interrupts, Printed, no_way_out, streams, time_limit
+from grading.run.guards import Interrupts, Printed, no_fresh_process, no_way_out, streams, time_limit
 from grading.run.state import GlobalState
 from grading.run.stopwatch import NoStopwatch, Stopwatch, stopwatch
 from grading.run.trouble import check_call, explain_trouble, find, refuse_deferred
@@ -45,6 +45,7 @@ def observe(request: Request, tree: Tree, exercise: str, *, live: bool = False) 
                 if not live:
                     guards.enter_context(streams(printed))
                 guards.enter_context(no_way_out())
+                guards.enter_context(no_fresh_process())
                 guards.enter_context(time_limit(None if live else request.seconds))
                 observer.work()
         except BaseException as caught:

@@ -12,6 +12,7 @@ import functools
 import gc
 import locale
 import math
+import multiprocessing
 import os
 import random
 import re
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch._tensor_str import PRINT_OPTS
 
 # Where submissions replace functions, by mistake or to get around writing them.
 _PATCHABLE: tuple[Any, ...] = (
@@ -121,6 +123,19 @@ _SWITCHES = (
         lambda state: locale.setlocale(locale.LC_ALL, state),
     ),
     Switch("the recursion limit", "setrecursionlimit", sys.getrecursionlimit, sys.setrecursionlimit),
+    Switch(
+        "multiprocessing's start method",
+        "set_start_method",
+        lambda: multiprocessing.get_start_method(allow_none=True),
+        lambda state: multiprocessing.set_start_method(state, force=True),
+    ),
+    Switch("torch's print options", "set_printoptions", lambda: vars(PRINT_OPTS).copy(), vars(PRINT_OPTS).update),
+    Switch(
+        "numpy's print options",
+        "set_printoptions",
+        numpy.get_printoptions,
+        lambda state: numpy.set_printoptions(**state),
+    ),
     Switch("sys.path", r"sys\.path", lambda: list(sys.path), _set_path),
     Switch("the warnings filters", r"(filter|simple)\w*\(|warnings", lambda: list(warnings.filters), _set_filters),
     Switch(

@@ -10,7 +10,15 @@ from typing import Any
 from grading.course.trees import LoadError, Tree
 from grading.data.request import Request
 from grading.data.result import Trouble
-from grading.run.guards import PRINT_LIMIT, EndedProcess, OutOfTime, PrintedTooMuch, ReadKeyboard, Stopped
+from grading.run.guards import (
+    PRINT_LIMIT,
+    EndedProcess,
+    OutOfTime,
+    PrintedTooMuch,
+    ReadKeyboard,
+    StartedAfresh,
+    Stopped,
+)
 
 
 class Missing(Exception):
@@ -64,8 +72,10 @@ def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise
     text = " ".join(_words(error).replace(tree.package + ".", "").split())[:300]
     name = type(error).__name__
     line = f"{name}: {text}" if text else name
+    if isinstance(error, ModuleNotFoundError) and error.name and frames:
+        line += f": {_how_to_import(error.name, tree, exercise)}"
     about = (name, tuple(base.__name__ for base in type(error).__mro__), _show(frames, tree))
-    if not imported and isinstance(error, Stopped | MemoryError | ReadKeyboard):
+    if not imported and isinstance(error, Stopped | MemoryError | ReadKeyboard | StartedAfresh):
         cause = explain_trouble(error, request, tree, exercise, imported=True)
         return Trouble("load", f"{exercise}.py does not import: {cause.message}", *about)
     match error:
@@ -86,9 +96,12 @@ def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise
         case PrintedTooMuch():
             return Trouble("printed", f"printed more than {PRINT_LIMIT // 10**6} MB and was stopped{place}", *about)
         case EndedProcess():
-            return Trouble("died", f"tried to end the process (os._exit, os.abort){place}", *about)
+            return Trouble("died", f"tried to end the process{place}", *about)
         case ReadKeyboard():
             return Trouble("raised", f"reads from the keyboard{place}: nobody is there to type", *about)
+        case StartedAfresh():
+            words = f"starts a process by {text!r}{place}: such a process can't import a hand-in; use 'fork'"
+            return Trouble("raised", words, *about)
         case MemoryError():
             return Trouble("memory", f"ran out of memory{place}", *about)
         case RuntimeError() if "can't allocate memory" in text:
@@ -98,6 +111,16 @@ def explain_trouble(error: BaseException, request: Request, tree: Tree, exercise
     if not imported:
         return Trouble("load", f"{exercise}.py can't be imported: {line}", *about)
     return Trouble("raised", line, *about)
+
+
+def _how_to_import(name: str, tree: Tree, exercise: str) -> str:
+    """What to write where the hand-in has a file of that name."""
+    folders = exercise.split("/")[:-1]
+    for up in range(len(folders) + 1):
+        path = "/".join([*folders[: len(folders) - up], *name.split(".")])
+        if any((root / f"{path}.py").is_file() or (root / path).is_dir() for root in tree.roots):
+            return f"it is a file of the hand-in itself, so write `from {'.' * (up + 1)}{name} import …`"
+    return "no package of that name is installed here, and the hand-in has no such file"
 
 
 def _words(error: BaseException) -> str:

@@ -54,6 +54,15 @@ class Hooks:
         if "benchmark" in item.fixturenames:
             recording.prepare(item)
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Refuse to count a test's points twice: the file of an exercise and that of its tests hold the same tests."""
+        seen: dict[str, pytest.Item] = {}
+        for item in items:
+            if graded_module(item) is not None and (other := seen.setdefault(record_id(item), item)) is not item:
+                files = " and ".join(each.nodeid.partition("::")[0] for each in (other, item))
+                raise pytest.UsageError(f"{files} hold the same tests, each worth its points once: give one of them")
+
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self.session.deselected |= {record_id(item) for item in items}
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from grading.course.layout import Course
+
 
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("whetstone", "Whetstone: graded exercises")
@@ -61,6 +63,26 @@ def add_options(parser: pytest.Parser) -> None:
         help="tell every failure in full, and list all tests with their points (default: each cause once)",
     )
     group.addoption("--report", metavar="DIR", help="write grade.json and all other reports to this directory")
+
+
+def refuse_other_roots(config: pytest.Config) -> None:
+    """UsageError where pytest took its configuration from a folder that only an option names.
+
+    pytest looks for its configuration before it knows any option of a plugin: the DIR of `--impl DIR` is just another
+    path to it, and what lies in it could configure pytest.
+    """
+    course = Course.around(config.invocation_params.dir)
+    if course is None or config.rootpath == course.root:
+        return
+    for option in ("impl", "prerequisites", "report"):
+        given = getattr(config.known_args_namespace, option, None) or []
+        for word in [given] if isinstance(given, str) else given:
+            named = (config.invocation_params.dir / word).resolve()
+            if config.rootpath.is_relative_to(named) or not Course(config.rootpath).exists:
+                raise pytest.UsageError(
+                    f"pytest took {config.inipath or config.rootpath} for its configuration instead of the course's: "
+                    f"write --{option}={word}, in one word"
+                )
 
 
 @dataclass(frozen=True)

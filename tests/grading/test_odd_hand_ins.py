@@ -28,6 +28,11 @@ LEFT_CHANGED = {
     "directory": ("import os; os.chdir('/')", "the working directory (/)"),
     "a signal": ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)", "a signal handler"),
     "the path": ("import sys; sys.path.insert(0, '/nowhere')", "sys.path"),
+    "print options": ("torch.set_printoptions(precision=1)", "torch's print options"),
+    "start method": (
+        "import multiprocessing; multiprocessing.set_start_method('spawn', force=True)",
+        "multiprocessing's start method (spawn)",
+    ),
     "recursion": ("import sys; sys.setrecursionlimit(3000)", "the recursion limit (3000)"),
     "a function of torch": ("torch.softmax = lambda *a, **k: 3", "torch.softmax"),
     "a method of tensors": ("torch.Tensor.exp = lambda *a, **k: 3", "Tensor.exp"),
@@ -72,11 +77,36 @@ DOES = {
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
         "E: <its __str__ raised ValueError>",
     ),
-    "os._exit": ("import os; os._exit(0)", r"tried to end the process .* at week1/mean\.py, line \d+"),
-    "os.abort": ("import os; os.abort()", "tried to end the process"),
+    "os._exit": ("import os; os._exit(0)", r"tried to end the process at week1/mean\.py, line \d+"),
+    **{
+        statement: (f"import os, signal, sys\n{statement}", "tried to end the process")
+        for statement in (
+            "os.abort()",
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "os.kill(0, signal.SIGTERM)",
+            "os.kill(os.getppid(), signal.SIGTERM)",
+            "os.execv('/bin/true', ['true'])",
+            "os.execlp('true', 'true')",
+        )
+    },
     "input": ("input('? ')", r"reads from the keyboard at week1/mean\.py, line \d+"),
     "sys.stdin": ("import sys; sys.stdin.readline()", "reads from the keyboard"),
     "a fork that comes back": ("import os\nif os.fork(): os.wait()\nreturn 3", "no tensor was returned"),
+    **{
+        what: (f"import {module}\n{statement}", r"starts a process .* at week1/mean\.py, line \d+: .*use 'fork'")
+        for what, module, statement in (
+            ("a spawned process", "multiprocessing", "multiprocessing.get_context('spawn').Process().start()"),
+            ("a spawned pool", "multiprocessing", "multiprocessing.get_context('spawn').Pool(2).map(abs, [1])"),
+            ("a fork server", "multiprocessing", "multiprocessing.get_context('forkserver').Pool(2).map(abs, [1])"),
+            ("torch's spawn", "torch.multiprocessing", "torch.multiprocessing.spawn(abs, (1,), nprocs=2)"),
+            (
+                "an executor",
+                "concurrent.futures, multiprocessing",
+                "list(concurrent.futures.ProcessPoolExecutor("
+                "2, mp_context=multiprocessing.get_context('spawn')).map(abs, [1]))",
+            ),
+        )
+    },
     "yield": ("yield x.mean(dim)", "returned a generator: `yield` makes one"),
     "no return": ("x.mean(dim)", "no tensor was returned"),
 }
@@ -92,6 +122,32 @@ def test_what_a_call_does_costs_its_tests_and_no_run(tmp_path):
     for records, words in zip(grade_trees(TOY, "week1/mean", *trees), expected, strict=True):
         assert {record["verdict"] for record in records} == {"failed"}, words
         assert any(re.search(words, record["reason"]) for record in records), (words, records)
+
+
+# Imports that fail beside week1/helpers.py, week1/parts/, and shared.py above them, and what to write instead.
+IMPORTS = {
+    "from helpers import a": "write `from .helpers import …`",
+    "import helpers": "write `from .helpers import …`",
+    "from parts.inner import a": "write `from .parts import …`",
+    "from week1.helpers import a": "write `from ..week1 import …`",
+    "from week1 import helpers": "write `from ..week1 import …`",
+    "from shared import a": "write `from ..shared import …`",
+    "import no_such_package": "no package of that name is installed here",
+    "import os.nothing": "no package of that name is installed here",
+}
+
+
+@pytest.mark.parametrize("lazily", [False, True], ids=["above", "in a function"])
+def test_an_import_of_the_hand_in_s_own_file_names_the_right_one(tmp_path, lazily):
+    trees = []
+    for number, statement in enumerate(IMPORTS):
+        source = with_body(f"{statement}\nreturn x.mean(dim)") if lazily else with_line(f"{statement}\n")
+        tree = write_hand_in(tmp_path / str(number), mean=source, helpers="a = 1\n")
+        (tree / "week1" / "parts").mkdir()
+        (tree / "shared.py").write_text("a = 1\n")
+        trees.append(str(tree))
+    for (statement, words), records in zip(IMPORTS.items(), grade_trees(TOY, "week1/mean", *trees), strict=True):
+        assert any(words in record["reason"] for record in records), (statement, records)
 
 
 # Ways to print that work everywhere else.
@@ -131,6 +187,13 @@ def test_a_part_that_is_not_started_leaves_the_others_their_points(toy, run_pyte
     assert run.status == 1 and len(run.grade["records"]) == 7
     assert (record["verdict"], record["points"], record["max_points"]) == ("not started", 2, 3)
     assert run.grade["total"]["points"] == sum(each["points"] for each in run.grade["records"])
+
+
+def test_an_exit_handler_does_not_change_the_exit_status(toy, run_pytest):
+    source = with_body(
+        "import atexit, os\natexit.register(os._exit, 0)\natexit.register(lambda: os._exit(0))\nreturn x"
+    )
+    assert run_pytest(toy, "exercises", "--impl", str(write_hand_in(toy / "hand-in", mean=source))).status == 1
 
 
 def test_a_thread_that_is_left_running_does_not_keep_the_run(toy, run_pytest):
