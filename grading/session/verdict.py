@@ -133,7 +133,10 @@ def cause_of(explanation: Explanation, observed: list[Got], exercise: str) -> st
     if not observed or (failing and failing.trouble and failing.trouble.kind == "load"):
         return f"{exercise}.py"
     if failing and failing.trouble and failing.trouble.kind == "time":
-        return f"{failing.request.name}: out of time"  # wherever it was stopped
+        # Wherever it was stopped; of what a scenario called, the function.
+        entered = re.findall(rf"^{re.escape(exercise)}\.py, line \d+, in (\w+)$", explanation.traceback, re.MULTILINE)
+        name = entered[0] if entered and failing.request.scenario else failing.request.name
+        return f"{name}: out of time"
     if explanation.location:
         return ""
     if observed[-1].trouble is None and observed[-1].result.output is None:

@@ -180,6 +180,17 @@ def test_an_exception_is_told_once_for_each_line_that_raises(graded):
     assert run.text.count("in the same way") == 2
 
 
+def test_an_endless_loop_is_told_once_also_where_a_scenario_met_it(toy, graded):
+    tests = toy / "tests/week1/test_mean.py"
+    text = tests.read_text("utf-8").replace(".limit(seconds=5)", ".limit(seconds=1)")
+    tests.write_text(
+        text.replace('@pytest.mark.handout("', '@pytest.mark.limit(seconds=1)\n@pytest.mark.handout("'), "utf-8"
+    )
+    run = graded(with_body("while True:\n    pass"), "-k", "plain_mean or weights_count or scenario")
+    assert {record["cause"] for record in run.grade["records"]} == {"weighted_mean: out of time"}
+    assert run.text.count("did not finish") == 1
+
+
 def test_all_failures_are_told_if_asked_for(graded, snapshot):
     run = graded(WITHOUT_RETURN, "--all-failures")
     assert visible(run.text) == snapshot
