@@ -40,6 +40,6 @@ def pytest_configure(config: pytest.Config) -> None:
         session = Session(course, options)
     except TreeError as error:
         if not hasattr(config, "workerinput"):
-            report_problem(options, error)
+            report_problem(course, options, error)
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(Hooks(session, config), "whetstone")

@@ -74,7 +74,9 @@ class Got:
             raise NotOffered(f"{self.tree.name} does not offer {self.request.name}")
         if trouble.kind == "load" and self.tree.library and "ImportError" in trouble.bases:
             raise NotGradableHere(trouble.message)
-        raise Unmet(self.explain(trouble.message, got=trouble.message, traceback=trouble.traceback)) from self.error
+        label = "wrong" if trouble.kind in ("load", "missing", "signature") else "got"
+        explanation = self.explain(trouble.message, traceback=trouble.traceback, **{label: trouble.message})
+        raise Unmet(explanation) from self.error
 
     def explain(self, reason: str, **parts: Any) -> Explanation:
         """An explanation that begins with the call."""

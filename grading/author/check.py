@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grading.author.inner_run import grade_tree
+from grading.author.inner_run import UncollectedError, grade_tree
 from grading.author.spoil import SPOILS, unspoiled
 from grading.author.stubs import stale_stubs
 from grading.course.layout import Course
@@ -60,10 +60,14 @@ def check_exercise(course: Course, exercise: str, whole: bool = False, quick: bo
     if course.stub(exercise) in stale_stubs(course.root):
         problems.append(f"{exercise}: the stub is out of date; run python -m grading stubs.")
 
-    stub = grade_tree(course, exercise, find_tree(course, "exercises", course.root))
+    try:
+        stub = grade_tree(course, exercise, find_tree(course, "exercises", course.root))
+        solution = grade_tree(course, exercise, find_tree(course, "solutions", course.root))
+    except UncollectedError as error:
+        problems.append(f"{exercise}: its graded tests can't be collected: {error}.")
+        return findings
     if stub.points:
         problems.append(f"{exercise}: the stub earns {show_points(stub.points)} points without any code.")
-    solution = grade_tree(course, exercise, find_tree(course, "solutions", course.root))
     if not solution.records:
         problems.append(f"{exercise} has no graded tests in {course.tests(exercise).relative_to(course.root)}.")
         return findings

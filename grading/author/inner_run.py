@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _SPARED = ("-p", "no:cacheprovider", "-p", "no:unraisableexception", "--tb", "native")
 
 
+class UncollectedError(Exception):
+    """The graded tests of an exercise could not be collected, for example because an oracle is missing."""
+
+
 def grade_tree(
     course: Course,
     exercise: str,
@@ -45,14 +49,18 @@ def grade_tree(
         recognise: look up known mistakes, however long it takes.
         several: CPU seconds for looking up several mistakes at once.
         executor: where the tree's code runs (default: in this process).
+
+    Raises UncollectedError.
     """
     options = Options(start=course.root)
     patience = math.inf if recognise else 0
     session = Session(course, options, tree=tree, executor=executor, patience=patience, several=several, shrink=False)
     arguments = [str(course.tests(exercise)), "--rootdir", str(course.root), "-o", "addopts=", *_SPARED]
-    said = io.StringIO()
+    said, inner = io.StringIO(), _InnerRun(session, tests, until)
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(course.root):
-        status = pytest.main(arguments, plugins=[_InnerRun(session, tests, until)])
+        status = pytest.main(arguments, plugins=[inner])
+    if inner.uncollected:
+        raise UncollectedError(f"{course.tests(exercise).relative_to(course.root)}: {inner.uncollected}")
     if status in (
         pytest.ExitCode.INTERRUPTED,
         pytest.ExitCode.USAGE_ERROR,
@@ -68,6 +76,7 @@ class _InnerRun:
     session: Session
     tests: Sequence[str] | None
     until: Callable[[Record], bool] | None
+    uncollected: str = ""  # why a file of tests could not be imported, or left itself out
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -75,6 +84,11 @@ class _InnerRun:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self.run = session
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if not report.passed and report.longrepr is not None:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.uncollected = reason.strip().splitlines()[-1].removeprefix("E ").strip()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if self.tests is not None:

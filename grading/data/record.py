@@ -47,6 +47,10 @@ class Record:
     message: str = ""  # what the student reads, plain text, several lines; empty when passed
     reason: str = ""  # the message in one line
     mistakes: tuple[str, ...] = ()  # the names of the known mistakes that together explain the failure
+    cause: str = (
+        ""  # the same in failures that have the same cause, "week1/moe.py, line 52: IndexError"; empty if unknown
+    )
+    size: int = 0  # how much the test's calls were given: the smaller, the easier to follow by hand
     handout: str | None = None  # "exercises/week1/self_attention.md#masks"
     parts: dict[str, Part] = field(default_factory=dict)  # partial credit by name; empty if the test has no parts
     figures: dict[str, float | int | str] = field(default_factory=dict)  # measured counts, ratios, errors
@@ -120,6 +124,7 @@ class Grade(Tally):
     implementation: str = "exercises"  # the tree that was graded, as given to --impl
     seed: int = 0  # of the graded inputs (--grading-seed)
     environment: dict[str, str] = field(default_factory=dict)  # {"python": "3.11.7", "torch": "2.13.0", …}
+    identity: dict[str, str] = field(default_factory=dict)  # {"date": "2026-03-02 14:05 UTC", "commit": "4c93f53…", …}
     problem: str = ""  # why the run graded nothing, such as an unknown --impl
 
     def by_exercise(self) -> dict[str, Tally]:

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import Any
 
-LABELS = ("called", "expected", "got", "where", "raised at", "printed", "note", "likely", "read")
+LABELS = ("called", "wrong", "expected", "got", "where", "raised at", "printed", "note", "likely", "read")
 _INDENT = max(map(len, LABELS)) + 2
 
 
@@ -16,6 +16,7 @@ class Explanation:
 
     reason: str  # one line, for tables and summaries
     called: str = ""
+    wrong: str = ""  # a sentence, where what was expected and what came does not say it
     expected: str = ""
     got: str = ""
     location: str = ""
@@ -28,7 +29,16 @@ class Explanation:
 
     def text(self, width: int = 80) -> str:
         lines = []
-        seen = (self.called, self.expected, self.got, self.location, self.traceback, self.printed, self.note)
+        seen = (
+            self.called,
+            self.wrong,
+            self.expected,
+            self.got,
+            self.location,
+            self.traceback,
+            self.printed,
+            self.note,
+        )
         for label, part in zip(LABELS, (*seen, self.likely, self.handout), strict=True):
             if part:
                 lines += _labelled(label, part, width)

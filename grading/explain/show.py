@@ -39,26 +39,44 @@ def show_call(request: Request, result: Result | None = None) -> str:
         if request.method is not None:
             head += f".{request.method}"
     column = max(map(len, tensors), default=0)
-    rows = [f"  {name:<{column}}  {show_tensor(value)}" for name, value in tensors.items()]
+    rows = [f"  {name:<{column}}  {show_tensor(value)}{_layout(value)}" for name, value in tensors.items()]
     return "\n".join([f"{head}({', '.join(arguments)})", *rows])
 
 
 def show_tensor(tensor: Any) -> str:
-    """`float32 (2, 3, 7, 8), not contiguous`."""
+    """`float32 (2, 3, 7, 8)`; a tensor of one number with the number: `5 (float32)` if it has no dimensions."""
     import torch
 
-    text = f"{str(tensor.dtype).removeprefix('torch.')} {show_shape(tensor.shape)}"
+    text = show_kind(tensor)
+    if tensor.is_meta:
+        return text
+    if tensor.ndim == 0:
+        return f"{show_number(tensor.item())} ({show_dtype(tensor.dtype)})"
     if tensor.dtype is torch.bool and tensor.numel():
-        text += f", {int(tensor.sum())} of {tensor.numel()} True"
-    elif tensor.numel() == 1:
-        text += f" = {tensor.item():.6g}"
-    if not tensor.is_contiguous():
-        text += ", not contiguous"
-    return text
+        return f"{text}, {int(tensor.sum())} of {tensor.numel()} True"
+    return f"{text} = {show_number(tensor.item())}" if tensor.numel() == 1 else text
+
+
+def show_kind(tensor: Any, dtype: Any = None) -> str:
+    """`float32 (2, 3, 7, 8)`, or with another dtype than the tensor's."""
+    return f"{show_dtype(dtype or tensor.dtype)} {show_shape(tensor.shape)}"
+
+
+def show_dtype(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def show_shape(shape: Any) -> str:
     return str(tuple(shape))
+
+
+def show_number(number: complex) -> str:
+    """An integer in full, and seven digits of anything else."""
+    return str(number) if isinstance(number, int) else f"{number:.7g}"
+
+
+def _layout(tensor: Any) -> str:
+    return "" if tensor.is_contiguous() else ", not contiguous"
 
 
 def show_value(value: Any) -> str:

@@ -14,8 +14,8 @@ from grading.ask.got import Got
 from grading.data.plain import tensors_in
 from grading.explain.location import describe_location, error_map
 from grading.explain.outcome import Unmet
-from grading.explain.show import show_value
-from grading.judge.closeness import judge_closeness
+from grading.explain.show import show_kind
+from grading.judge.closeness import TensorCloseness, judge_closeness
 from grading.judge.question import Question
 from grading.judge.structure import check_promises, check_structure
 
@@ -46,7 +46,7 @@ def judge_answer(
         raise Unmet(
             got.explain(
                 "no gradient flows through the output",
-                expected=f"{worst.name}: {show_value(answers[worst.name])}",
+                expected=f"{worst.name}: {show_kind(answers[worst.name])}",
                 got="an output without a graph (computed under no_grad, or with .detach(), .data or .item())",
             )
         )
@@ -54,12 +54,17 @@ def judge_answer(
     raise Unmet(
         got.explain(
             f"{worst.name} is wrong: {worst.summary}",
-            expected=f"{worst.name}: {show_value(answers[worst.name])} {worst.expected}",
+            expected=f"{worst.name}: {_with(worst, answers[worst.name])}",
             got=worst.returned,
             location="\n".join([describe_location(worst.mask, names), *_overview(comparison.tensors)]),
             map=tuple(error_map(worst.mask, names)),
         )
     )
+
+
+def _with(worst: TensorCloseness, answer: torch.Tensor) -> str:
+    """The right number, and the kind of tensor that it belongs to; the answer is already known to be of this kind."""
+    return f"{show_kind(answer)} with {worst.expected}" if answer.ndim else worst.expected
 
 
 def _dims_of(name: str, dims: Any) -> Sequence[str] | None:

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grading.explain.show import show_number
 from grading.judge.rounding import NO_SPREAD, detached, slices, spreads
 
 FACTOR = 32.0  # in float32 and float64
@@ -52,8 +53,8 @@ class TensorCloseness:
     mean_error: float = 0.0  # in the worst slice
     bound: float = 0.0  # the part of max_error (or of mean_error, if that failed) that rounding explains there
     worst: tuple[int, ...] = ()  # the index of the worst number there
-    got: float = 0.0  # the answer's number at that index
-    wanted: float = 0.0  # the reference's
+    got: float | int = 0.0  # the answer's number at that index
+    wanted: float | int = 0.0  # the reference's
 
     @property
     def ok(self) -> bool:
@@ -78,14 +79,14 @@ class TensorCloseness:
 
     @property
     def expected(self) -> str:
-        """The reference's number at the worst index, `with 0.712345 at (0, 2, 4, 1)`."""
-        return f"with {self.wanted:.7g}{self._place}"
+        """The reference's number at the worst index, `0.712345 at (0, 2, 4, 1)`."""
+        return f"{show_number(self.wanted)}{self._place}"
 
     @property
     def returned(self) -> str:
         """The answer's number there, and how far it is beyond rounding."""
         beyond = f", {self.ratio:.2g} times what rounding explains" if 1 < self.ratio < math.inf else ""
-        return f"{self.got:.7g}{self._place}{beyond}"
+        return f"{show_number(self.got)}{self._place}{beyond}"
 
     @property
     def _place(self) -> str:
@@ -207,7 +208,7 @@ def _equal(name: str, answer: Tensor, right: Tensor) -> TensorCloseness:
 
 def _at(position: int, got: Tensor, right: Tensor) -> dict[str, Any]:
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(position), right.shape))
-    return {"worst": index, "got": float(got[index]), "wanted": float(right[index])}
+    return {"worst": index, "got": got[index].item(), "wanted": right[index].item()}
 
 
 def _one_rounding(size: Tensor, dtype: torch.dtype) -> Tensor:

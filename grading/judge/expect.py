@@ -26,7 +26,33 @@ class Expect:
     def that(self, condition: object, otherwise: str, *, expected: str = "", got: str = "") -> None:
         """Fail with the sentence `otherwise` unless the condition holds."""
         if not condition:
-            raise Unmet(Explanation(otherwise, expected=expected, got=got or otherwise))
+            raise Unmet(Explanation(otherwise, wrong=otherwise, expected=expected, got=got))
+
+    def refused(self, raised: str, *kinds: type[Exception], mentioning: Sequence[str] = ()) -> None:
+        """A scenario's call raised one of these exceptions, and the message mentions what is wrong.
+
+        `raised`: the exception as the scenario noted it, "ValueError: its message"; empty if there was none.
+        """
+        kind, _, message = raised.partition(": ")
+        names = " or ".join(each.__name__ for each in kinds)
+        if not raised:
+            self.that(False, f"no {names} was raised", expected=_promised(names, mentioning), got="no exception")
+        elif kind not in [each.__name__ for each in kinds]:
+            self.that(False, f"{kind} was raised instead of {names}", expected=_promised(names, mentioning), got=raised)
+        elif missing := [word for word in mentioning if str(word) not in message]:
+            self.that(False, _unmentioned(missing), expected=_promised(names, mentioning), got=raised)
+
+
+def _promised(names: str, mentioning: Sequence[str]) -> str:
+    return f"{names} with a message that mentions {_quoted(mentioning)}" if mentioning else names
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+def _unmentioned(missing: Sequence[str]) -> str:
+    return f"the message does not mention {_quoted(missing)}"
 
 
 expect = Expect()
@@ -96,8 +122,9 @@ class Expectation:
             )
         elif missing := [word for word in mentioning if str(word) not in trouble.message]:
             self._fail(
-                f"the message does not mention {', '.join(map(str, missing))}",
-                expected=f"{names} with a message that mentions {', '.join(map(str, mentioning))}",
+                _unmentioned(missing),
+                wrong=_unmentioned(missing),
+                expected=_promised(names, mentioning),
                 got=trouble.message,
             )
 

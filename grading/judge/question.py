@@ -11,7 +11,7 @@ from grading.ask.got import Got
 from grading.data.plain import Inputs, make_plain, tensors_in
 from grading.data.request import cotangents
 from grading.explain.outcome import Unmet
-from grading.explain.show import show_value
+from grading.explain.show import show_kind
 from grading.judge.structure import Named, named_tensors
 
 
@@ -90,7 +90,7 @@ class Question:
             if grad.shape != tensor.shape or grad.dtype != tensor.dtype:
                 raise Unmet(
                     self.got.explain(
-                        f"{name} has the wrong shape or dtype", expected=show_value(tensor), got=show_value(grad)
+                        f"{name} has the wrong shape or dtype", expected=show_kind(tensor), got=show_kind(grad)
                     )
                 )
             named[name] = grad

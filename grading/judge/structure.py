@@ -11,7 +11,7 @@ from grading.ask.got import Got
 from grading.data.plain import Opaque
 from grading.explain.location import describe_location
 from grading.explain.outcome import Unmet
-from grading.explain.show import show_shape, show_value
+from grading.explain.show import show_dtype, show_number, show_shape, show_value
 
 Named = dict[str, torch.Tensor]
 
@@ -50,9 +50,7 @@ def check_structure(
     def walk(answer: Any, right: Any, name: str) -> None:
         if isinstance(right, torch.Tensor):
             dtype = next(expected_dtypes, None) or (right.dtype if same_dtype else None)
-            wanted = f"a tensor {show_shape(right.shape)}" + (
-                f" of {str(dtype).removeprefix('torch.')}" if dtype else ""
-            )
+            wanted = _form(right) + (f" of {show_dtype(dtype)}" if dtype else "")
             if not isinstance(answer, torch.Tensor):
                 fail("no tensor was returned", wanted, _not_a_tensor(answer), name)
             seen = next(facts)
@@ -67,7 +65,7 @@ def check_structure(
                 fail("wrong device", f"a tensor on {device}", f"a tensor on {seen.device}", name)
         elif isinstance(right, (tuple, list)):
             if not isinstance(answer, (tuple, list)) or len(answer) != len(right):
-                expected = f"{len(right)} values: {show_value(right)}"
+                expected = f"{len(right)} values: {_form(right)}"
                 fail("wrong structure", expected, show_value(answer), name)
             for number, (inner, outer) in enumerate(zip(answer, right, strict=True)):
                 walk(inner, outer, f"{name}[{number}]")
@@ -80,6 +78,15 @@ def check_structure(
             fail("a value was returned instead of None", "None", show_value(answer), name)
 
     walk(answer, right, "output")
+
+
+def _form(right: Any) -> str:
+    """What the answer must look like; the reference's own dtype and numbers are not part of it."""
+    if isinstance(right, torch.Tensor):
+        return f"a tensor {show_shape(right.shape)}"
+    if isinstance(right, (tuple, list)):
+        return f"({', '.join(map(_form, right))})"
+    return show_value(right)
 
 
 def _not_a_tensor(answer: Any) -> str:
@@ -133,7 +140,11 @@ def differing(answer: Any, right: Any) -> str:
             answer.isnan() & right.isnan() if right.is_floating_point() else torch.zeros_like(right, dtype=torch.bool)
         )
         mask = (answer != right) & ~both_nan
-        return describe_location(mask, None) if mask.any() else ""
+        if not mask.any():
+            return ""
+        place = tuple(mask.nonzero()[0].tolist())
+        numbers = f"{show_number(answer[place].item())} instead of {show_number(right[place].item())}"
+        return f"{describe_location(mask, None)}\n{numbers} at {place}" if place else numbers
     if isinstance(right, (tuple, list)):
         return next((location for pair in zip(answer, right, strict=True) if (location := differing(*pair))), "")
     if isinstance(right, dict):

@@ -11,6 +11,7 @@ index.html               for people
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,15 +28,18 @@ class ReportError(Exception):
     """Some reports could not be written; all others were."""
 
 
-def write_reports(grade: Grade, folder: Path) -> list[Path]:
+def write_reports(grade: Grade, folder: Path, root: Path | None = None) -> list[Path]:
     """Write every report under `folder`, which is created if missing, and return their paths.
+
+    `root`: of the course, for links to its handouts.
 
     Each file is complete and from this run, or absent. If a report fails, the others are still written; then
     ReportError is raised.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, failures = [], []
-    for name, render, part in _reports(grade):
+    home = Path(os.path.relpath(root, folder)).as_posix() if root is not None else None
+    for name, render, part in _reports(grade, home):
         path = folder / name
         try:
             path.unlink(missing_ok=True)  # an earlier run's report must not pass for this run's
@@ -50,7 +54,7 @@ def write_reports(grade: Grade, folder: Path) -> list[Path]:
     return written
 
 
-def _reports(grade: Grade) -> Iterator[tuple[str, Callable[[Grade], str], Grade]]:
+def _reports(grade: Grade, home: str | None) -> Iterator[tuple[str, Callable[[Grade], str], Grade]]:
     """The name of each report, how it is rendered, and the grade to render."""
     yield "grade.json", grade_json.render, grade
     yield "gradescope/results.json", gradescope.render, grade
@@ -60,7 +64,7 @@ def _reports(grade: Grade) -> Iterator[tuple[str, Callable[[Grade], str], Grade]
         yield f"classroom/{classroom.runner(exercise)}.json", classroom.render, Grade(tally.records)
     yield "exercism/results.json", exercism.render, grade
     yield "summary.md", summary.render, grade
-    yield "index.html", page.render, grade
+    yield "index.html", functools.partial(page.render, home=home), grade
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ def render(grade: Grade) -> str:
             "version": VERSION,
             "implementation": grade.implementation,
             "seed": grade.seed,
+            "identity": grade.identity,
             "environment": grade.environment,
             "problem": grade.problem,
             "total": _totals(grade),
@@ -38,7 +39,8 @@ def read_grade(path: Path) -> Grade:
         if data["version"] != VERSION:
             raise ValueError(f"its version must be {VERSION}, not {data['version']!r}")
         records = tuple(Record.from_dict({**record, "figures": _figures(record)}) for record in data["records"])
-        return Grade(records, data["implementation"], data["seed"], data["environment"], data["problem"])
+        about = (data[name] for name in ("implementation", "seed", "environment", "identity", "problem"))
+        return Grade(records, *about)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a grade: {error}") from error
 

@@ -37,6 +37,7 @@ def render(grade: Grade) -> str:
                 "ungraded_points": grade.ungraded_points,
                 "implementation": grade.implementation,
                 "seed": grade.seed,
+                "identity": grade.identity,
                 "environment": grade.environment,
             },
             "tests": [

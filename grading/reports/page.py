@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from grading.data.record import Grade, Record, Tally, Verdict, show_points
+from grading.reports.causes import causes
 from grading.reports.terminal import next_step
 from grading.reports.text import one_line, plain
-from grading.reports.wording import explanation, nothing, state, ungraded
+from grading.reports.wording import alike, explanation, nothing, state, ungraded
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -24,7 +27,19 @@ LOOKS: dict[Verdict, tuple[str, str]] = {  # a class and a sign
 }
 
 
-def render(grade: Grade) -> str:
+HANDOUT = re.compile(r"exercises/week\d+/\w+\.md(?:#[\w-]+)?")
+
+
+def render(grade: Grade, home: str | None = None) -> str:
+    """The page. `home`: the way from its folder to the course, where the handouts are; None for no links to them."""
+    text = _page(grade)
+    if home is None:
+        return text
+    base = html.escape(quote(home))
+    return HANDOUT.sub(lambda found: f'<a href="{base}/{found[0]}">{found[0]}</a>', text)
+
+
+def _page(grade: Grade) -> str:
     exercises = list(enumerate(grade.by_exercise().items(), 1))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -32,7 +47,7 @@ def render(grade: Grade) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{show_points(grade.points)} of {show_points(grade.max_points)} points</title>
+<title>{_text(grade.implementation)}: {show_points(grade.points)} of {show_points(grade.max_points)} points</title>
 <style>
 {STYLE.read_text(encoding="utf-8").strip()}
 </style>
@@ -61,8 +76,10 @@ def render(grade: Grade) -> str:
 
 def _head(grade: Grade) -> str:
     left_out = ", ".join(ungraded(grade))
+    graded = ", ".join(filter(None, [grade.implementation, grade.identity.get("date")]))
     return _lines(
         [
+            f'<p class="muted">{_text(graded)}</p>',
             f'<h1>{_number(grade.points)} <span class="muted">of {_number(grade.max_points)} points</span></h1>',
             _bar(grade),
             f'<p class="advice">{_text(next_step(grade) or nothing(grade))}</p>',
@@ -79,21 +96,37 @@ def _row(number: int, name: str, tally: Tally) -> str:
 def _exercise(number: int, name: str, tally: Tally) -> str:
     # The anchor is inside, because a browser unfolds the block that a link points into.
     unfolded = " open" if tally.count("failed") or tally.count("error") else ""
+    place = {id(record): f"test-{number}-{index}" for index, record in enumerate(tally.records, 1)}
+    blocks = []
+    for cause in causes(tally):
+        blocks.append(_test(cause.shown, place[id(cause.shown)], unfolded=True))
+        if cause.alike:
+            blocks.append(f'<p class="alike">{_text(alike(cause))}:</p>')
+            blocks += [_test(record, place[id(record)]) for record in cause.alike]
+    others = sorted(filter(lambda record: record.verdict != "failed", tally.records), key=_rank)
+    blocks += [_test(record, place[id(record)], unfolded=record.verdict == "error") for record in others]
     return _lines(
         [
             f'<details class="exercise"{unfolded}><summary><h2>{_text(name)}</h2> {_points(tally)}</summary>',
             f'<div id="exercise-{number}">',
-            *(_test(record) for record in tally.records),
+            *blocks,
             "</div></details>",
         ]
     )
 
 
-def _test(record: Record) -> str:
+def _rank(record: Record) -> int:
+    """Where a test comes that did not fail: the grader's errors first, what passed last."""
+    return {"error": 0, "not started": 1, "passed": 3}.get(record.verdict, 2)
+
+
+def _test(record: Record, place: str, unfolded: bool = False) -> str:
     look, sign = LOOKS[record.verdict]
+    open_ = " open" if unfolded else ""
     return _lines(
         [
-            f'<details class="test {look}"><summary><span class="sign" aria-hidden="true">{sign}</span>',
+            f'<details class="test {look}" id="{place}"{open_}>',
+            f'<summary><span class="sign" aria-hidden="true">{sign}</span>',
             f'<span class="title">{_text(record.title)}</span>',
             f'<span class="verdict">{record.verdict}</span> {_points(record)}</summary>',
             '<div class="body">',
@@ -110,7 +143,7 @@ def _facts(record: Record) -> str:
     return _pairs(
         {
             "Known mistakes" if len(record.mistakes) > 1 else "Known mistake": ", ".join(record.mistakes),
-            "Read": record.handout,
+            "Read": "" if "\nread  " in record.message else record.handout,
             **{name: _figure(value) for name, value in record.figures.items()},
             "Time": f"{record.seconds:.2f} s" if record.seconds else "",
         }
@@ -122,7 +155,8 @@ def _figure(value: float | int | str) -> str:
 
 
 def _about(grade: Grade) -> str:
-    return _pairs({"Graded": grade.implementation, "Seed": str(grade.seed), **grade.environment})
+    identity = {name.capitalize(): value for name, value in grade.identity.items()}
+    return _pairs({"Graded": grade.implementation, **identity, "Seed": str(grade.seed), **grade.environment})
 
 
 def _pairs(facts: Mapping[str, str | None]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 
 from grading.data.record import Grade, Record, Tally, show_points
+from grading.reports.causes import Cause, causes
 from grading.reports.text import cut, fence, fitted, markdown, one_line
-from grading.reports.wording import amount, count, explanation, label, nothing, score, state
+from grading.reports.wording import alike, amount, count, explanation, label, nothing, score, state
 
 SIZE = 1_000_000  # bytes; GitHub drops a summary of more than 1 MiB
 
@@ -16,7 +17,7 @@ def render(grade: Grade) -> str:
 
 
 def _summary(grade: Grade, limit: int) -> str:
-    environment = (f"{name} {version}" for name, version in grade.environment.items())
+    environment = (f"{name} {version}" for name, version in {**grade.identity, **grade.environment}.items())
     blocks = [
         f"## {show_points(grade.points)} of {show_points(grade.max_points)} points",
         nothing(grade) or _table(grade),
@@ -46,9 +47,8 @@ def _errors(grade: Grade, limit: int) -> list[str]:
 def _lost(grade: Grade, limit: int) -> list[str]:
     blocks = []
     for exercise, tally in grade.by_exercise().items():
-        failed = [record for record in tally.records if record.verdict == "failed"]
         unstarted = [record for record in tally.records if record.verdict == "not started"]
-        inside = [f"**{markdown(record.title)}** ({score(record)})\n\n{_message(record, limit)}" for record in failed]
+        inside = [block for cause in causes(tally) for block in _cause(cause, limit)]
         if unstarted:
             points = amount(Tally(tuple(unstarted)).max_points)
             inside.append(f"Not started: {count(len(unstarted), 'test')}, {points}.")
@@ -56,6 +56,18 @@ def _lost(grade: Grade, limit: int) -> list[str]:
             lost = amount(tally.max_points - tally.points)
             blocks.append(_details(f"{exercise}: {lost} lost", inside))
     return ["### Points to earn", *blocks] if blocks else []
+
+
+def _cause(cause: Cause, limit: int) -> list[str]:
+    """One failure in full, and the titles of those with the same cause."""
+    shown = f"{_titled(cause.shown)}\n\n{_message(cause.shown, limit)}"
+    if not cause.alike:
+        return [shown]
+    return [shown, f"{alike(cause)}:", *map(_titled, cause.alike)]
+
+
+def _titled(record: Record) -> str:
+    return f"**{markdown(record.title)}** ({score(record)})"
 
 
 def _ungraded(grade: Grade) -> list[str]:

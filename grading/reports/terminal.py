@@ -1,14 +1,76 @@
-"""The table and the advice at the end of a run: plain text, ASCII except for names and reasons."""
+"""What the end of a run says: the failures by cause, the points, the advice. Plain lines, ASCII except for names."""
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
+from collections.abc import Iterable
 
 from grading.data.record import Grade, Record, Tally, Verdict, show_points
-from grading.reports.text import one_line
-from grading.reports.wording import amount, count, progress, state, ungraded
+from grading.reports.causes import Cause, causes
+from grading.reports.text import one_line, plain
+from grading.reports.wording import alike, amount, count, progress, state, ungraded
 
 BAR = 10  # columns
+INDENT = 11  # the texts of a failure begin in this column, beside their labels
+NAMED = 4  # lines of names of tests that fail alike; the others are counted
+TOLD = 5  # failures without a known cause that are told, …
+LISTED = 8  # … and that are listed after them; the others are counted
+
+
+def failures(tally: Tally, width: int = 80) -> list[tuple[str, list[str]]]:
+    """The failures of an exercise: for each cause, a heading and the lines below it. Each cause is told once."""
+    found = causes(tally)
+    unknown = [cause for cause in found if not cause.known and not cause.whole_file]
+    listed = unknown[TOLD:]
+    blocks = [_told(cause, tally, width) for cause in found if cause not in listed]
+    if listed:
+        named = Tally(tuple(cause.shown for cause in listed[:LISTED]))
+        rest = [f"  and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
+        hint = "Mend the above first; some of these may then pass. --all-failures shows them."
+        lines = [*tests_table(named, width), *rest, "", *textwrap.wrap(hint, width, break_on_hyphens=False)]
+        blocks.append((count(len(listed), "more failure"), lines))
+    return blocks
+
+
+def _told(cause: Cause, tally: Tally, width: int) -> tuple[str, list[str]]:
+    shown, message = cause.shown, plain(cause.shown.message).splitlines()
+    if cause.whole_file:
+        return f"{one_line(shown.exercise)}.py does not load", [*message, "", f"{alike(cause)}: {_score(tally)}."]
+    head = textwrap.wrap(f"{one_line(shown.title)}   {_score(shown)}", width)
+    return shown.test, [*head, "", *message, *_also(cause, width)]
+
+
+def _score(of: Record | Tally) -> str:
+    return f"{show_points(of.points)} of {amount(of.max_points)}"
+
+
+def _also(cause: Cause, width: int) -> list[str]:
+    """The other tests with the same cause, under the label `also`."""
+    if not cause.alike:
+        return []
+    words, names = f"{alike(cause)}:", _names(cause.alike)
+    lines = _wrapped([words, *names], width - INDENT)
+    kept = len(names)
+    while len(lines) > NAMED + 1:
+        kept -= 1
+        lines = _wrapped([words, *names[:kept], f"and {len(names) - kept} more"], width - INDENT)
+    return [f"{'' if number else 'also':<{INDENT}}{line}" for number, line in enumerate(lines)]
+
+
+def _names(records: Iterable[Record]) -> list[str]:
+    """The names of tests, those that differ only in their parameters in one: `test_scale[float16, float64]`."""
+    parameters: dict[str, list[str]] = {}
+    for record in records:
+        name, _, parameter = one_line(record.test).partition("[")
+        parameters.setdefault(name, []).extend([parameter.removesuffix("]")] if parameter else [])
+    return [f"{name}[{', '.join(each)}]" if each else name for name, each in parameters.items()]
+
+
+def _wrapped(words_and_names: list[str], width: int) -> list[str]:
+    words, *names = words_and_names
+    text = f"{words} {', '.join(names)}"
+    return textwrap.wrap(text, max(width, 20), break_on_hyphens=False)
 
 
 def points_table(grade: Grade, width: int = 80) -> list[str]:
@@ -44,7 +106,9 @@ def points_table(grade: Grade, width: int = 80) -> list[str]:
 
 
 def _handouts(grade: Grade) -> list[str]:
-    """The paths of the handouts of unstarted exercises: for each week, one with NAME for the exercise."""
+    """The paths of the handouts of several unstarted exercises: for each week, one with NAME for the exercise."""
+    if sum(bool(tally.count("not started")) for tally in grade.by_exercise().values()) < 2:
+        return []  # the advice names it
     unstarted = [record.handout or "" for record in grade.records if record.verdict == "not started"]
     folders = [one_line(handout.partition("#")[0]).rpartition("/")[0] for handout in unstarted]
     return [f"{folder}/NAME.md" for folder in dict.fromkeys(folders) if folder]
@@ -67,26 +131,36 @@ def next_step(grade: Grade) -> str | None:
     """What to do next, in one or two sentences; None if nothing was graded at all."""
     if not grade.records:
         return None
+    first = "Next" if grade.implementation == "exercises" else f"Next for {one_line(grade.implementation)}"
     if errors := grade.count("error"):
         broken = _first(grade, "error")
         location = f"in {count(errors, 'test')}, first in {_quoted(broken)} of {one_line(broken.exercise)}"
         return f"The grader itself broke {location}. That is not your fault: please report it."
     if grade.count("failed"):
-        failed = _first(grade, "failed")
-        return f"Next: make {_quoted(failed)} of {one_line(failed.exercise)} pass.{_reading(failed.handout)}"
+        tally = next(tally for tally in grade.by_exercise().values() if tally.count("failed"))
+        return f"{first}: {_mending(causes(tally)[0])}"
     if grade.count("not started"):
         unstarted = _first(grade, "not started")
         tally = grade.by_exercise()[unstarted.exercise]
         unearned = (each.max_points - each.points for each in tally.records if each.verdict == "not started")
         points = amount(sum(unearned))
-        handout = unstarted.handout and unstarted.handout.partition("#")[0]
-        return f"Next: start {one_line(unstarted.exercise)}, {points} to earn.{_reading(handout)}"
-    left = f" Not counted: {', '.join(ungraded(grade))}." if ungraded(grade) else ""
+        exercise, handout = one_line(unstarted.exercise), unstarted.handout
+        if any(each.verdict == "passed" for each in tally.records):
+            return f"{first}: go on with {exercise}, {points} to earn: {_quoted(unstarted)}.{_reading(handout)}"
+        return f"{first}: start {exercise}, {points} to earn.{_reading(handout and handout.partition('#')[0])}"
     if not any(record.counted for record in grade.records):
-        return f"Nothing could be graded here.{left}"
+        return "Nothing could be graded here."
     if grade.implementation != "exercises":
-        return f"{grade.implementation}: all {amount(grade.max_points)} that can be earned here.{left}"
-    return f"Well done: you have earned all {amount(grade.max_points)} that can be earned here.{left}"
+        return f"{one_line(grade.implementation)}: all {amount(grade.max_points)} that can be earned here."
+    return f"Well done: you have earned all {amount(grade.max_points)} that can be earned here."
+
+
+def _mending(cause: Cause) -> str:
+    shown = cause.shown
+    if cause.whole_file:
+        return f"make {one_line(shown.exercise)}.py load."
+    others = f"; {amount(cause.lost)} in all" if cause.alike else ""
+    return f"make {_quoted(shown)} of {one_line(shown.exercise)} pass{others}.{_reading(shown.handout)}"
 
 
 def bar(tally: Tally) -> str:

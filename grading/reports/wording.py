@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grading.data.record import Grade, Record, Tally, show_points
+from grading.reports.causes import Cause, lost
 from grading.reports.text import cut, one_line, plain
 
 
@@ -53,6 +54,15 @@ def ungraded(tally: Tally) -> list[str]:
     return phrases
 
 
+def alike(cause: Cause) -> str:
+    """What the other failures with the same cause are: `3 more tests fail by the same mistake, 4 points`."""
+    if cause.whole_file:
+        return f"None of its {count(len(cause.failures), 'test')} can run"
+    tests = f"{count(len(cause.alike), 'more test')} {'fails' if len(cause.alike) == 1 else 'fail'}"
+    why = "by the same mistake" if cause.known else "in the same way"
+    return f"{tests} {why}, {amount(lost(cause.alike))}"
+
+
 def nothing(grade: Grade) -> str:
     """Why there are no records; empty if there are some."""
     if grade.records:
@@ -88,7 +98,7 @@ def explanation(record: Record) -> str:
         paragraphs.append(f"The grader itself broke here, not your code: {amount(record.max_points)} not counted.")
     elif not record.counted:
         paragraphs.append(f"{record.verdict.capitalize()}: {amount(record.max_points)} not counted.")
-    if record.reason not in record.message:
+    if one_line(record.reason) not in one_line(record.message):
         paragraphs.append(plain(record.reason))
     paragraphs.append(plain(record.message).strip("\n"))
     if record.parts and record.counted:

@@ -46,7 +46,8 @@ class GradedModule(pytest.Module):
             open_ = unstarted(self.tree.source(self.exercise), f"{self.exercise}.py")
             return NotStarted("not started") if open_ else None
         except SourceError as error:
-            return Unmet(Explanation(str(error), got=str(error)))
+            code = " ".join(error.text.split())
+            return Unmet(Explanation(str(error), wrong=f"{str(error).removesuffix(f': {code}')}\n    {code}"))
 
 
 class NothingGraded(pytest.File):

@@ -10,12 +10,14 @@ import sys
 import textwrap
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
 
 from grading.course.layout import Course
+from grading.course.origin import origin
 from grading.course.trees import TreeError
 from grading.data.record import Grade
 from grading.session.options import Options
@@ -27,13 +29,21 @@ if TYPE_CHECKING:
 POINTS_MISSING = pytest.ExitCode.TESTS_FAILED
 GRADER_BROKEN = pytest.ExitCode.INTERNAL_ERROR
 WIDEST = 100  # columns of the tables
+COLOURS = {
+    **dict.fromkeys(("called", "where", "raised at", "printed", "note", "also"), "blue"),
+    "expected": "green",
+    "wrong": "red",
+    "got": "red",
+    "likely": "yellow",
+    "read": "cyan",
+}
 
 
 def grade_of(session: Session) -> Grade:
     """The records so far, in the order of the course."""
     position = {name: number for number, name in enumerate(session.course.exercises)}
     ordered = sorted(session.records, key=lambda record: (position.get(record.exercise, 0), record.line or 0))
-    return Grade(tuple(ordered), session.implementation, session.options.seed, environment())
+    return Grade(tuple(ordered), session.implementation, session.options.seed, environment(), session.identity)
 
 
 def environment() -> dict[str, str]:
@@ -47,13 +57,14 @@ def environment() -> dict[str, str]:
     return found
 
 
-def report_problem(options: Options, problem: TreeError) -> None:
+def report_problem(course: Course, options: Options, problem: TreeError) -> None:
     """Write the reports of a run that has nothing to grade."""
     if options.report is not None:
         from grading.reports import write_reports
 
-        nothing = Grade((), options.impl or "exercises", options.seed, environment(), str(problem))
-        write_reports(nothing, options.report)
+        identity = {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", **origin(course, None)}
+        nothing = Grade((), options.impl or "exercises", options.seed, environment(), identity, str(problem))
+        write_reports(nothing, options.report, course.root)
 
 
 class Finish:
@@ -78,7 +89,7 @@ class Finish:
         if self.session.options.report is not None:
             from grading.reports import write_reports
 
-            write_reports(grade_of(self.session), self.session.options.report)
+            write_reports(grade_of(self.session), self.session.options.report, self.session.course.root)
 
     def leave(self) -> None:
         """End the process where threads of the submission would keep it alive."""
@@ -110,18 +121,16 @@ class Finish:
         return any(finding.change in REGRESSIONS for finding in findings)
 
     def show(self, terminal: pytest.TerminalReporter) -> None:
-        """Print the tests of exercises with failures, the points, and the next step."""
-        from grading.reports.terminal import next_step, points_table, tests_table
+        """Print the failures by cause, the points, and the next step."""
+        from grading.reports.terminal import next_step, points_table
 
         if not self.session.records:
             return
+        terminal.ensure_newline()
         grade, write = grade_of(self.session), terminal.write_line
         width = min(terminal._tw.fullwidth, WIDEST)
-        for exercise, tally in grade.by_exercise().items():
-            if tally.count("failed"):
-                terminal.section(exercise)
-                for line in tests_table(tally, width):
-                    write(line)
+        if self.config.getoption("tbstyle") != "no":
+            self._show_failures(terminal, grade, width)
         terminal.section("points")
         for line in points_table(grade, width):
             write(line)
@@ -132,10 +141,39 @@ class Finish:
             write("")
             for line in textwrap.wrap(step, width, break_long_words=False, break_on_hyphens=False):
                 write(line)
+        if self.session.options.impl is None and self.session.graded == {"solutions"}:  # pytest tests/…
+            only = [f"/{exercise}.py" for exercise in grade.by_exercise()]
+            write(f"Your own work: pytest exercises{only[0] if len(only) == 1 else ''}")
         if self.config.getoption("reportchars") == "fE":
             terminal.reportchars = ""  # pytest's own short summary would repeat it all
         if (folder := self.session.options.report) is not None:
             write(f"Reports: {os.path.relpath(folder, self.session.options.start)}")
+
+    def _show_failures(self, terminal: pytest.TerminalReporter, grade: Grade, width: int) -> None:
+        from grading.reports.terminal import failures, tests_table
+
+        for exercise, tally in grade.by_exercise().items():
+            if not tally.count("failed"):
+                continue
+            terminal.section(exercise)
+            if self.session.options.all_failures:  # above, pytest has shown what is told here otherwise
+                for line in tests_table(tally, width):
+                    terminal.write_line(line)
+                continue
+            for heading, lines in failures(tally, min(width, 80)):
+                terminal.write_sep("_", heading, red=True, bold=True)
+                for line in lines:
+                    terminal.write_line(coloured(line, terminal))
+
+
+def coloured(line: str, terminal: pytest.TerminalReporter) -> str:
+    """A line of a failure with its label in colour, where the terminal has any."""
+    from grading.reports.terminal import INDENT
+
+    colour = COLOURS.get(line[:INDENT].strip())
+    if colour is None:
+        return line
+    return terminal._tw.markup(line[:INDENT], bold=True, **{colour: True}) + line[INDENT:]
 
 
 def _earlier_run(course: Course, name: str | None) -> Run | None:

@@ -131,6 +131,8 @@ class Hooks:
         data = getattr(report, "whetstone", None)
         if data is not None:
             self.session.records.append(Record.from_dict(data))
+            if data["verdict"] == "failed" and not self.session.options.all_failures:
+                report._pdbshown = True  # type: ignore[attr-defined]  # not in FAILURES: the end of the run tells it
 
     # --- the end, and the terminal ---
 
@@ -151,13 +153,18 @@ class Hooks:
         options = self.session.options
         process = "in a child process" if options.isolate else "in this process"
         tree = options.impl or "exercises (solutions under tests/)"
-        return f"whetstone: grading {tree} {process}, seed {options.seed}"
+        known = self.session.identity
+        tree += f" at {known['commit'][:7]}" if "commit" in known else ""
+        course = " ".join(["whetstone", known.get("course version", ""), known.get("course commit", "")[:7]])
+        return f"{' '.join(course.split())}: grading {tree} {process}, seed {options.seed}"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         data = getattr(report, "whetstone", None)
-        if data is None or data["verdict"] in ("passed", "failed", "error"):
+        if data is None or data["verdict"] in ("passed", "error"):
             return None
+        if data["verdict"] == "failed":
+            return "failed", "F", "FAILED"  # for pytest it is an error if a file does not load
         letter = {"not started": "-", "inconclusive": "?"}.get(data["verdict"], "s")
         return data["verdict"], letter, data["verdict"].upper()
 

@@ -57,6 +57,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="compare the performance tests with a saved run, and fail if one got worse (default: the newest on this "
         "kind of machine, or else on any)",
     )
+    group.addoption(
+        "--all-failures",
+        action="store_true",
+        help="tell every failure in full, and list all tests with their points (default: each cause once)",
+    )
     group.addoption("--report", metavar="DIR", help="write grade.json and all other reports to this directory")
 
 
@@ -95,6 +100,7 @@ class Options:
     llm_url: str | None = None
     llm_model: str | None = None
     against: str | None = None  # "" for the newest run
+    all_failures: bool = False  # tell every failure, not every cause once
     report: Path | None = None
 
     @classmethod
@@ -119,6 +125,7 @@ class Options:
             llm_url=option("--llm-url"),
             llm_model=option("--llm-model"),
             against=option("--against"),
+            all_failures=option("--all-failures"),
             report=(start / report).resolve() if report else None,
         )
         if options.report is not None and options.report.is_file():

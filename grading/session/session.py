@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
 
 from grading.ask import marks
 from grading.course.layout import Course
+from grading.course.origin import origin
 from grading.course.trees import Tree, find_tree
 from grading.data.record import Record
 from grading.run.cpu import Patience
@@ -62,6 +65,7 @@ class Session:
         self.known: Known | None = None
         self.named: dict[str, dict[str, None]] = {}  # known mistakes so far, in order, by exercise
         self._asking: dict[str, Asking] = {}  # by exercise
+        self.begun = datetime.now(UTC)
 
     def _named(self, name: str | None, option: str) -> Tree | None:
         """Raises TreeError if there is no such tree."""
@@ -71,6 +75,12 @@ class Session:
     def implementation(self) -> str:
         """What was graded, as `--impl` names it."""
         return self.options.impl or ", ".join(sorted(self.graded)) or "exercises"
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """When this was graded, and the commits of what was graded and of the course."""
+        folder = self.tree.roots[0] if self.tree is not None else None
+        return {"date": f"{self.begun:%Y-%m-%d %H:%M} UTC", **origin(self.course, folder)}
 
     def tree_for(self, top: str, exercise: str) -> Tree:
         """The tree to grade, with its prerequisites, if pytest was given a path under `top`."""

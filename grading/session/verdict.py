@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import traceback
 import warnings
@@ -17,6 +18,7 @@ from grading.data.record import Part, Record, Verdict, show_points
 from grading.explain.explanation import Explanation
 from grading.explain.outcome import Inconclusive, NotGradableHere, NotOffered, NotStarted, Unmet
 from grading.explain.show import show_value
+from grading.reports.wording import amount
 from grading.session.collect import GradedModule
 from grading.session.items import FIGURES, PARTS, SUBMISSION, record_id, title
 from grading.session.outline import test_sources
@@ -46,7 +48,9 @@ def judge_test(
     sections = [mistake.handout for mistake in mistakes if mistake.handout]
     section = sections[0] if sections else marks.section_of(item)
     handout = module.handout + (f"#{section}" if section else "")
-    explanation = explanation.with_(likely=likely(mistakes), handout=handout)
+    cause = cause_of(explanation, observed, module.exercise) if verdict == "failed" else ""
+    whole_file = cause == f"{module.exercise}.py"  # no section of the handout is about that
+    explanation = explanation.with_(likely=likely(mistakes), handout="" if whole_file else handout)
     line, source = test_sources(module.course.tests(module.exercise))[item.originalname]
     record = Record(
         id=record_id(item),
@@ -58,6 +62,8 @@ def judge_test(
         message=explanation.text() if explanation.reason else "",
         reason=explanation.reason,
         mistakes=tuple(mistake.name for mistake in mistakes),
+        cause=cause,
+        size=sum(map(size_of, observed)),
         handout=handout,
         parts=parts,
         figures=item.stash.get(FIGURES, {}),
@@ -94,11 +100,12 @@ def verdict_of(error: BaseException | None, observed: list[Got]) -> tuple[Verdic
         return "error", Explanation(f"the grader broke: {line}")
     # The test did not expect such a result, for example a list without .shape.
     last = observed[-1]
-    shown = "None: did you forget `return`?" if last.result.output is None else show_value(last.result.output)
-    words = f"{shown}\nwhich could not be judged ({line})"
-    if isinstance(error, AssertionError):
-        words = str(error)
-    return "failed", last.explain(words.splitlines()[0] if words else line, got=words)
+    if isinstance(error, AssertionError) and str(error):
+        return "failed", last.explain(str(error).splitlines()[0], wrong=str(error))
+    if last.result.output is None:
+        return "failed", last.explain("nothing was returned", got="None: did you forget `return`?")
+    reason = f"the test cannot use this answer ({line})"
+    return "failed", last.explain(reason, wrong=reason, got=show_value(last.result.output))
 
 
 def _broke_in_grader(error: BaseException) -> bool:
@@ -106,11 +113,43 @@ def _broke_in_grader(error: BaseException) -> bool:
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
         return False
     grader, hooks = Path(__file__).parents[1], Path(__file__).parent
-    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    return any(
-        (file.is_relative_to(grader) and not file.is_relative_to(hooks)) or file.parent.name == "oracles"
-        for file in files
-    )
+    broken = False
+    for frame in traceback.extract_tb(error.__traceback__):
+        file = Path(frame.filename)
+        if (file.is_relative_to(grader) and not file.is_relative_to(hooks)) or file.parent.name == "oracles":
+            broken = True
+        elif file.name.startswith("test_"):
+            broken = False  # also a reference of the test's own, which it made from the answer
+    return broken
+
+
+def cause_of(explanation: Explanation, observed: list[Got], exercise: str) -> str:
+    """What failures with the same cause have in common; empty for wrong numbers, which do not tell their cause.
+
+    For an exception it is the line of the submission's code; for a file that does not load, the file.
+    """
+    failing = next((got for got in observed if got.trouble and got.trouble.message == explanation.reason), None)
+    if not observed or (failing and failing.trouble and failing.trouble.kind == "load"):
+        return f"{exercise}.py"
+    if failing and failing.trouble and failing.trouble.kind == "time":
+        # Wherever it was stopped; of what a scenario called, the function.
+        entered = re.findall(rf"^{re.escape(exercise)}\.py, line \d+, in (\w+)$", explanation.traceback, re.MULTILINE)
+        name = entered[0] if entered and failing.request.scenario else failing.request.name
+        return f"{name}: out of time"
+    if explanation.location:
+        return ""
+    if observed[-1].trouble is None and observed[-1].result.output is None:
+        return f"{observed[-1].request.name}: nothing was returned"
+    places = [line for line in explanation.traceback.splitlines() if not line.startswith(" ")]
+    place = places[-1] if places else (failing or observed[-1]).request.name
+    return f"{place}: {re.sub(r'[0-9]+', '#', explanation.reason)}"
+
+
+def size_of(got: Got) -> int:
+    """How much a reader who follows the request by hand has before them: numbers, and characters of a scenario."""
+    scenario = got.request.scenario
+    code = sum(len(source) for _, source in scenario.definitions) if scenario else 0
+    return code + sum(tensor.numel() for tensor in got.request.inputs)
 
 
 def likely(mistakes: Sequence[Mistake]) -> str:
@@ -144,7 +183,7 @@ def name_mistakes(session: Session, module: GradedModule, observed: list[Got]) -
 
 def failure_text(session: Session, record: Record, explanation: Explanation) -> str:
     """The failure as the terminal shows it; nothing is explained twice."""
-    head = f"{record.title}   {show_points(record.points)} of {show_points(record.max_points)} points"
+    head = f"{record.title}   {show_points(record.points)} of {amount(record.max_points)}"
     lines = textwrap.wrap(head, 80)
     if not explanation.called:  # a problem of the whole file
         before = session.explained.setdefault((record.exercise, record.reason), record.test)

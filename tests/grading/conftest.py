@@ -32,6 +32,9 @@ class Run:
     def grade(self) -> dict[str, Any]:
         return json.loads((self.folder / "grade.json").read_text("utf-8"))
 
+    def count(self, verdict: str) -> int:
+        return sum(record["verdict"] == verdict for record in self.grade["records"])
+
     def record(self, test: str) -> dict[str, Any]:
         (found,) = [each for each in self.grade["records"] if each["id"].endswith(f"::{test}")]
         return found

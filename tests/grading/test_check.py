@@ -109,6 +109,14 @@ WRONGS = {
         [(BANK, "[gain-forgotten]", "[gain-forgotten]\nfile = 'week1/_gain'")],
         "the mistake 'gain-forgotten' changes week1/_gain, which does not exist",
     ),
+    "an oracle that is not there": (
+        [(TESTS, "import torch\n", "import torch\nfrom tests.oracles import nothing\n")],
+        "its graded tests can't be collected: tests/week1/test_mean.py: ModuleNotFoundError: No module named",
+    ),
+    "tests that leave themselves out": (
+        [(TESTS, "import torch\n", "import torch\npytest.importorskip('nothing_there')\n")],
+        "its graded tests can't be collected: tests/week1/test_mean.py: Skipped: could not import 'nothing_there'",
+    ),
     "a bank that is no TOML": ([(BANK, "[gain-forgotten]", "[gain-forgotten")], "is not valid TOML"),
     "a test without points": (
         [(TESTS, "@pytest.mark.points(2)\n", "")],

@@ -433,7 +433,7 @@ def test_what_a_student_reads():
     x = torch.tensor([0.5, 2.0])
     found = judge(torch.tensor([0.5, 3.0]), same, x)
     assert found.summary.startswith("off by up to 1; rounding explains at most ")
-    assert found.expected == "with 2 at (1,)"
+    assert found.expected == "2 at (1,)"
     assert found.returned.startswith("3 at (1,), ")
     assert found.returned.endswith(" times what rounding explains")
     assert judge(torch.tensor([0.5, math.nan]), same, x).summary == "NaN where a number belongs"

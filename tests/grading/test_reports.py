@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -34,6 +35,7 @@ from grading.reports import (
     terminal,
     write_reports,
 )
+from grading.reports.causes import causes
 from grading.reports.text import cut, fence, fitted, markdown, one_line, plain, to_json
 from grading.reports.wording import state
 
@@ -252,7 +254,7 @@ class Page(HTMLParser):
         self.text = ""
         self.values: list[float] = []
         self.link = ""
-        self.exercise = self.test = 0
+        self.test = ""
         self.feed(text)
         self.close()
         assert not self.open
@@ -267,8 +269,9 @@ class Page(HTMLParser):
             self.link = ""
         if tag == "data":
             self.values.append(float(dict(attributes)["value"] or "nan"))
-        if tag == "details" and dict(attributes)["class"] == "exercise":
-            self.exercise, self.test = self.exercise + 1, 0
+        if tag == "details":
+            place = re.fullmatch(r"test-(\d+)-(\d+)", dict(attributes).get("id") or "")
+            self.test = f"{place[1]}.{place[2]}" if place else ""
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -277,10 +280,8 @@ class Page(HTMLParser):
             self.found["total"] = points
         if tag == "tr" and self.values:
             self.found[self.link] = points
-        if tag == "summary":
-            self.test += 1
-            if self.test > 1:  # the first summary of an exercise is its own
-                self.found[f"{self.exercise}.{self.test - 1}"] = points
+        if tag == "summary" and self.test:  # an exercise has a summary too
+            self.found[self.test] = points
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -366,6 +367,8 @@ def records(draw: st.DrawFn) -> Record:
         message="" if verdict == "passed" else draw(texts),
         reason="" if verdict == "passed" else draw(texts | st.just("needs a GPU")),
         mistakes=tuple(draw(st.lists(texts, max_size=2))),
+        cause=draw(st.sampled_from(["", f"{exercise}.py", "f: wrong shape"])) if verdict == "failed" else "",
+        size=draw(st.integers(0, 999)),
         handout=draw(st.none() | texts),
         parts=draw(st.dictionaries(texts, st.just(Part(0.5, 1)), max_size=2)),
         figures=draw(st.dictionaries(texts, st.floats(allow_nan=False) | st.integers() | texts, max_size=3)),
@@ -379,7 +382,8 @@ def records(draw: st.DrawFn) -> Record:
 def grades(draw: st.DrawFn) -> Grade:
     drawn = draw(st.lists(records(), max_size=8))
     ordered = sorted(drawn, key=lambda record: record.exercise)
-    return Grade(tuple(ordered), draw(texts), draw(st.integers(0, 99)), {"python": draw(texts)}, draw(texts))
+    environment, identity = {"python": draw(texts)}, {"date": draw(texts), "commit": draw(texts)}
+    return Grade(tuple(ordered), draw(texts), draw(st.integers(0, 99)), environment, identity, draw(texts))
 
 
 def record(
@@ -451,6 +455,7 @@ SAMPLE = Grade(
     implementation="exercises",
     seed=7,
     environment={"python": "3.11.7", "torch": "2.13.0"},
+    identity={"date": "2026-03-02 14:05 UTC", "course version": "0.1.0", "commit": "4c93f53d06e3b9f6a80cf38ad2ec"},
 )
 
 
@@ -516,7 +521,8 @@ def test_a_renderer_that_drops_points_is_caught(
     module: ModuleType, faulty: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render = module.render
-    monkeypatch.setattr(module, "render", lambda grade: render(wrong(grade, "partial credit lost")))
+    faulty_render = lambda grade, **options: render(wrong(grade, "partial credit lost"), **options)  # noqa: E731
+    monkeypatch.setattr(module, "render", faulty_render)
     write_reports(SAMPLE, tmp_path)
     disagreeing = set()
     for name in FILES:
@@ -703,6 +709,44 @@ def test_a_page_needs_nothing_else() -> None:
     assert all((attributes["href"] or "")[1:] in targets for tag, attributes in seen.tags if tag == "a")
 
 
+def test_a_page_says_what_was_graded_when_and_at_which_commit() -> None:
+    seen = Page(page.render(replace(SAMPLE, implementation="Ada's")))
+    assert "Ada's: 3 of 7 points" in seen.text
+    assert seen.text.count("Ada's") == 3  # the browser's tab, the head, the foot
+    for value in SAMPLE.identity.values():
+        assert value in seen.text
+    assert seen.text.count("Not counted:") == 1
+
+
+def test_a_page_links_to_the_handouts_from_where_it_lies(tmp_path: Path) -> None:
+    handout = tmp_path / "the course/exercises/week1/b.md"
+    handout.parent.mkdir(parents=True)
+    handout.touch()
+    folder = tmp_path / "reports/ada"
+    write_reports(Grade((FAILED,)), folder, tmp_path / "the course")
+    seen = Page((folder / "index.html").read_text("utf-8"))
+    links = {attributes["href"] for tag, attributes in seen.tags if tag == "a"} - {"#exercise-1"}
+    assert links == {"../../the%20course/exercises/week1/b.md#scaling"}
+    (link,) = links
+    assert (folder / unquote(str(link).partition("#")[0])).resolve() == handout
+
+
+def test_a_page_shows_failures_first_and_one_of_each_cause_open() -> None:
+    outcomes = [
+        record("passed", title="right"),
+        record("not started", title="open"),
+        record("failed", title="large", cause="x", size=9),
+        record("failed", title="small", cause="x", size=1),
+        record("error", title="broken"),
+    ]
+    text = page.render(Grade(tuple(outcomes)))
+    titles = re.findall(r'<span class="title">(\w+)</span>', text)
+    assert titles == ["small", "large", "broken", "open", "right"]
+    unfolded = re.findall(r'<details class="test \w+" id="([^"]+)" open>', text)
+    assert unfolded == ["test-1-4", "test-1-5"]
+    assert "1 more test fails in the same way, 2 points:" in text
+
+
 @given(message=st.lists(st.sampled_from(["```", "`", "~~~", "text", "\n", " ", "\x1b[0m"]), max_size=12).map("".join))
 @examples
 def test_nothing_in_a_message_closes_its_code_block(message: str) -> None:
@@ -780,8 +824,8 @@ def test_numbers_that_json_lacks_are_read_back(tmp_path: Path) -> None:
 
 
 def test_titles_and_ids_may_repeat_and_hold_anything(tmp_path: Path) -> None:
-    same = replace(record("failed", 1), id="week1/moe::test[a/b::c]-[0]", title="same")
-    grade = Grade((same, same, same))
+    same = [replace(record("failed", 1), id="week1/moe::test[a/b::c]-[0]", title="same") for _ in range(3)]
+    grade = Grade(tuple(same))
     write_reports(grade, tmp_path)
     for name in FILES:
         check_agreement(name, (tmp_path / name).read_text(encoding="utf-8"), grade)
@@ -895,6 +939,106 @@ def test_a_write_that_breaks_off_leaves_no_file(tmp_path: Path, monkeypatch: pyt
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+# --- one cause, one message ------------------------------------------------------------------------------------------
+
+
+def failing(name: str, *mistakes: str, cause: str = "", lost: float = 1, size: int = 0) -> Record:
+    message = "called     f(x)\ngot        3\nread       exercises/week1/moe.md#routing"
+    return Record(
+        f"week1/moe::test_{name}", name, "failed", 0, lost, mistakes=mistakes, cause=cause, size=size, message=message
+    )
+
+
+def told(*records: Record) -> list[tuple[str, list[str]]]:
+    """For each cause, the name of the failure that is told and those of the others."""
+    found = causes(Tally(records))
+    assert sorted(each.id for cause in found for each in cause.failures) == sorted(each.id for each in records)
+    return [(cause.shown.title, [each.title for each in cause.alike]) for cause in found]
+
+
+def test_failures_with_one_mistake_are_one_cause_and_the_smallest_is_told() -> None:
+    assert told(failing("a", "m", size=30), failing("b", "m", size=4), failing("c", "m", size=4)) == [("b", ["a", "c"])]
+
+
+def test_the_mistake_that_costs_most_comes_first_and_what_nothing_explains_last() -> None:
+    records = [
+        failing("a", lost=9),
+        failing("b", "cheap"),
+        failing("c", "dear", lost=2),
+        failing("d", "cheap", lost=0.5),
+    ]
+    assert told(*records) == [("c", []), ("b", ["d"]), ("a", [])]
+
+
+@pytest.mark.parametrize(
+    ("records", "groups"),
+    [
+        ([failing("a", "m"), failing("b", "m", "n")], [("a", []), ("b", [])]),
+        ([failing("a", "m", lost=3), failing("b", "m", "n"), failing("c", "n")], [("a", []), ("c", ["b"])]),
+        ([failing("a", "m", "n"), failing("b", "n", "m")], [("a", ["b"])]),
+    ],
+)
+def test_a_failure_of_several_mistakes_is_told_with_the_last_of_them(records: list[Record], groups: Any) -> None:
+    assert told(*records) == groups
+
+
+def test_what_nothing_explains_is_grouped_by_what_it_has_in_common() -> None:
+    records = [
+        failing("a", cause="line 3"),
+        failing("b"),
+        failing("c", cause="line 3"),
+        failing("d"),
+        failing("e", "m"),
+    ]
+    assert told(*records) == [("e", []), ("a", ["c"]), ("b", []), ("d", [])]
+
+
+def test_a_file_that_does_not_load_is_told_before_everything() -> None:
+    assert told(failing("a", "m", lost=9), failing("b", cause="week1/moe.py")) == [("b", []), ("a", [])]
+
+
+@given(grade=grades())
+@examples
+def test_every_failure_has_one_cause(grade: Grade) -> None:
+    for tally in grade.by_exercise().values():
+        ids = [id(record) for cause in causes(tally) for record in cause.failures]
+        assert sorted(ids) == sorted(id(record) for record in tally.records if record.verdict == "failed")
+
+
+def test_forty_failures_with_one_mistake_fit_on_a_screen() -> None:
+    records = [failing(f"{'_'.join(['word'] * 8)}_{number}[{letter}]", "m") for number in range(20) for letter in "ab"]
+    ((heading, lines),) = terminal.failures(Tally(tuple(records)))
+    assert heading == records[0].test
+    assert len(lines) <= 12 and max(map(len, lines)) <= 80
+    assert lines[5] == "also       39 more tests fail by the same mistake, 39 points:"
+    assert lines[-1].endswith(", and 16 more")
+    assert "_1[a, b]" in lines[7]
+
+
+def test_the_words_for_tests_that_fail_alike() -> None:
+    ((_, one),) = terminal.failures(Tally((failing("a", cause="x"), failing("b", cause="x", lost=2))))
+    assert one[-1] == "also       1 more test fails in the same way, 2 points: test_b"
+    ((heading, file),) = terminal.failures(
+        Tally((failing("a", cause="week1/moe.py"), failing("b", cause="week1/moe.py")))
+    )
+    assert heading == "week1/moe.py does not load"
+    assert file[-1] == "None of its 2 tests can run: 0 of 2 points."
+
+
+def test_failures_without_a_known_cause_are_told_in_full_up_to_a_number() -> None:
+    blocks = terminal.failures(Tally(tuple(failing(str(number)) for number in range(terminal.TOLD + 3))))
+    assert [heading for heading, _ in blocks] == [*(f"test_{number}" for number in range(5)), "3 more failures"]
+    assert blocks[-1][1][:4] == ["- 0/1  5: ", "- 0/1  6: ", "- 0/1  7: ", ""]
+    assert "--all-failures" in " ".join(blocks[-1][1])
+    blocks = terminal.failures(Tally(tuple(failing(str(number)) for number in range(terminal.TOLD + 20))))
+    assert blocks[-1][1][7:10] == ["- 0/1  12: ", "  and 12 more", ""]
+
+
+def test_what_nothing_explains_is_told_in_the_order_of_the_tests() -> None:
+    records = [failing("a"), failing("b", lost=2), failing("c", cause="x"), failing("d", cause="x")]
+    assert told(*records) == [("c", ["d"]), ("a", []), ("b", [])]
+
+
 # --- the terminal ----------------------------------------------------------------------------------------------------
 
 
@@ -904,6 +1048,8 @@ def test_no_line_of_the_table_is_wider_than_asked(grade: Grade, width: int) -> N
     lines = points_table(grade, width)
     for tally in grade.by_exercise().values():
         lines += terminal.tests_table(tally, width)
+        for _, below in terminal.failures(tally, max(width, 31)):
+            assert not any("\n" in line for line in below)
     assert max(map(terminal.columns, lines)) <= width
 
 
@@ -966,6 +1112,19 @@ ERROR = record("error", exercise="week2/c", title="breaks")
             'Next: make "scale divides" of week1/b pass. Read exercises/week1/b.md#scaling.',
         ),
         (
+            [FAILED, replace(FAILED, title="alike", cause="x", size=2), replace(FAILED, title="smaller", cause="x")],
+            'Next: make "smaller" of week1/b pass; 4 points in all. Read exercises/week1/b.md#scaling.',
+        ),
+        (
+            [FAILED, replace(FAILED, cause="week1/b.py")],
+            "Next: make week1/b.py load.",
+        ),
+        (
+            [record("passed", 2, 2, "week1/a"), UNSTARTED, replace(UNSTARTED, title="later")],
+            'Next: go on with week1/a, 6 points to earn: "a test that is not started". '
+            "Read exercises/week1/a.md#routing.",
+        ),
+        (
             [record("passed", 2), UNSTARTED, replace(UNSTARTED, max_points=1), record("not started", 0, 9)],
             "Next: start week1/a, 4 points to earn. Read exercises/week1/a.md.",
         ),
@@ -973,13 +1132,21 @@ ERROR = record("error", exercise="week2/c", title="breaks")
         ([record("passed", 2)], "Well done: you have earned all 2 points that can be earned here."),
         (
             [record("passed", 2), record("not gradable here", 0, 4, reason="needs a GPU")],
-            "Well done: you have earned all 2 points that can be earned here. Not counted: 4 points need a GPU.",
+            "Well done: you have earned all 2 points that can be earned here.",
         ),
-        ([record("not offered")], "Nothing could be graded here. Not counted: 2 points not offered."),
+        ([record("not offered")], "Nothing could be graded here."),
     ],
 )
 def test_the_next_step_is_the_first_thing_to_do(outcomes: list[Record], advice: str) -> None:
     assert next_step(Grade(tuple(outcomes))) == advice
+
+
+def test_advice_names_what_was_graded() -> None:
+    advice = next_step(Grade((FAILED,), implementation="hand-ins/ada"))
+    assert advice is not None and advice.startswith('Next for hand-ins/ada: make "scale divides"')
+    assert next_step(Grade((record("passed", 2),), implementation="solutions")) == (
+        "solutions: all 2 points that can be earned here."
+    )
 
 
 def test_a_table_reads_as_it_should() -> None:

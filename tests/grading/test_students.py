@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.grading.conftest import TOY, grade_trees, write_hand_in
+from grading.course.layout import Course
+from grading.data.record import Record, Tally
+from grading.mistakes.bank import load_bank
+from grading.reports.causes import causes
+from tests.grading.conftest import ROOT, TOY, grade_trees, write_hand_in
 
 SOLUTION = (TOY / "solutions/week1/mean.py").read_text("utf-8")
 STUB = (TOY / "exercises/week1/mean.py").read_text("utf-8")
@@ -42,9 +46,8 @@ def test_an_unstarted_exercise_is_answered_without_torch(toy, run_pytest):
     assert "7 not started" in run.text
 
 
-def test_a_wrong_answer_is_explained(toy, run_pytest, snapshot):
-    source = with_body("print('trying')\nreturn (x * weights).sum(dim) if weights is not None else x.sum(dim)")
-    run = run_pytest(toy, "exercises", "--impl", str(write_hand_in(toy / "hand-in", mean=source)))
+def test_a_wrong_answer_is_explained(graded, snapshot):
+    run = graded(with_body("print('trying')\nreturn (x * weights).sum(dim) if weights is not None else x.sum(dim)"))
     assert run.status == 1
     assert visible(run.text) == snapshot
     assert all(len(line) <= 80 for line in visible(run.text).splitlines())
@@ -145,11 +148,104 @@ def test_a_broken_hand_in_gets_one_clear_line(broken, what):
     assert not any("whetstone_tree" in record["message"] or "grading/" in record["message"] for record in records)
 
 
-def test_a_file_that_does_not_import_is_explained_once(toy, run_pytest):
-    source, _ = BROKEN["a syntax error"]
-    run = run_pytest(toy, "exercises", "--impl", str(write_hand_in(toy / "hand-in", mean=source)))
-    assert run.text.count("was never closed") <= 7 + 1
-    assert run.text.count("\nread  ") == 1
+@pytest.fixture
+def graded(toy, run_pytest):
+    """`graded(source)` grades a hand-in with this file; its name is the same wherever the tests run."""
+
+    def grade(source, *arguments):
+        write_hand_in(toy / "hand-in", mean=source)
+        return run_pytest(toy, "exercises", "--impl", "hand-in", *arguments)
+
+    return grade
+
+
+@pytest.mark.parametrize("what", ["a syntax error", "an error at the top level"])
+def test_a_file_that_does_not_load_is_told_once(graded, snapshot, what):
+    assert visible(graded(BROKEN[what][0]).text) == snapshot
+
+
+WITHOUT_RETURN = SOLUTION.replace("    return _divide", "    _divide")
+
+
+def test_what_fails_in_the_same_way_is_told_once(graded, snapshot):
+    assert visible(graded(WITHOUT_RETURN).text) == snapshot
+
+
+def test_an_exception_is_told_once_for_each_line_that_raises(graded):
+    source = with_body("if weights is not None:\n    raise IndexError(f'no {len(x)}')\nreturn x.mean(dim)[len(x)]")
+    run = graded(source)
+    causes = {record["cause"] for record in run.grade["records"]}
+    assert len(causes) == 3, causes  # two lines raise, one of them also where a ValueError is expected
+    assert run.text.count("\nraised at ") == 3
+    assert run.text.count("in the same way") == 2
+
+
+def test_an_endless_loop_is_told_once_also_where_a_scenario_met_it(toy, graded):
+    tests = toy / "tests/week1/test_mean.py"
+    text = tests.read_text("utf-8").replace(".limit(seconds=5)", ".limit(seconds=1)")
+    tests.write_text(
+        text.replace('@pytest.mark.handout("', '@pytest.mark.limit(seconds=1)\n@pytest.mark.handout("'), "utf-8"
+    )
+    run = graded(with_body("while True:\n    pass"), "-k", "plain_mean or weights_count or scenario")
+    assert {record["cause"] for record in run.grade["records"]} == {"weighted_mean: out of time"}
+    assert run.text.count("did not finish") == 1
+
+
+def test_all_failures_are_told_if_asked_for(graded, snapshot):
+    run = graded(WITHOUT_RETURN, "--all-failures")
+    assert visible(run.text) == snapshot
+    assert run.text.count("\ngot  ") == run.count("failed")
+
+
+def test_five_mistakes_are_told_once_each(graded):
+    source = SOLUTION
+    bank = {mistake.name: mistake for mistake in load_bank(Course(TOY), "week1/mean")}
+    for name in ("unbiased", "zero-weights-give-nan", "any-length-taken", "mean-of-everything", "gain-forgotten"):
+        source = bank[name].apply(source)
+    run = graded(source)
+    found = causes(Tally(tuple(Record.from_dict(record) for record in run.grade["records"])))
+    assert run.count("failed") == sum(len(cause.failures) for cause in found) >= 5
+    headings = re.findall(r"^_+ (test_\S+) _+$", run.text, re.MULTILINE)
+    assert headings == [cause.shown.test for cause in found]
+    told = " ".join(run.text.split())
+    for cause in found:
+        for record in cause.alike:
+            assert record.test.partition("[")[0] in told
+    assert len(run.text.splitlines()) <= 100
+
+
+def test_one_mistake_fits_on_a_screen(run_pytest, tmp_path):
+    """In a real exercise, where it costs forty tests."""
+    course = Course(ROOT)
+    (mistake,) = [each for each in load_bank(course, "week1/self_attention") if each.name == "scale-missing"]
+    source = mistake.apply(course.solution("week1/self_attention").read_text("utf-8"))
+    hand_in = str(write_hand_in(tmp_path / "hand-in", self_attention=source))
+    run = run_pytest(ROOT, "exercises/week1/self_attention.py", "--impl", hand_in)
+    assert run.count("failed") >= 30
+    shown = run.text[run.text.index("= week1/self_attention =") :].splitlines()
+    assert len(shown) <= 40
+    assert max(len(line) for line in shown if "/hand-in" not in line and "Reports: " not in line) <= 80
+
+
+def test_the_solutions_are_not_praised_as_ones_own_work(toy, run_pytest):
+    told = " ".join(run_pytest(toy, "tests/week1/test_mean.py").text.split())
+    assert "solutions: all 10 points that can be earned here. Your own work: pytest exercises/week1/mean.py" in told
+    assert "Well done" not in told
+
+
+def test_pytest_tells_its_own_failures_as_ever(toy, graded):
+    (toy / "tests/test_other.py").write_text("def test_other():\n    assert 1 + 1 == 3\n", "utf-8")
+    run = graded(WITHOUT_RETURN, "tests/test_other.py")
+    failures = run.text.partition("= FAILURES =")[2].partition("= week1/mean =")[0]
+    assert "assert (1 + 1) == 3" in failures
+    assert "weighted_mean" not in failures
+    assert "7 failed" in run.text
+
+
+def test_the_failure_is_in_colour_where_the_terminal_has_it(graded):
+    lines = graded(WITHOUT_RETURN, "--color", "yes").text.splitlines()
+    assert any(line.startswith("\x1b[") and "got " in line for line in lines)
+    assert not any(line.startswith("\x1b[") for line in graded(WITHOUT_RETURN).text.splitlines())
 
 
 @pytest.mark.parametrize(
