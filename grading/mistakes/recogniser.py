@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from grading.ask.got import Got
 from grading.course.layout import Course
@@ -17,9 +15,8 @@ from grading.data.request import Request
 from grading.data.result import Result
 from grading.mistakes.agreement import agreement
 from grading.mistakes.bank import Mistake, MistakeError, load_bank
+from grading.mistakes.views import View, views
 from grading.run.executors import InProcess, run
-
-View = Callable[[Result, Request], Result]
 
 _REPLAY_SECONDS = 10.0
 
@@ -54,7 +51,7 @@ class Recogniser:
         """
         recent = [got for got in observed if not got.request.count][-6:]  # counted requests are not compared
         self._unscripted.clear()
-        for see in (_as_it_is, _without_wording) if any(got.result.heard for got in recent) else (_as_it_is,):
+        for see in views([got.request for got in recent]):
             rights = [see(self._replay(got.request, self._solution), got.request) for got in recent]
             if all(agreement(see(got.result, got.request), r, r) for got, r in zip(recent, rights, strict=True)):
                 return None  # right answers, but too costly
@@ -97,39 +94,3 @@ class Recogniser:
             result, _ = run(InProcess(), request, tree, self.exercise)
             self._answers[key] = result
         return self._answers[key]
-
-
-def _as_it_is(result: Result, request: Request) -> Result:
-    return result
-
-
-def _without_wording(result: Result, request: Request) -> Result:
-    """What a language model was asked, without the submission's own wording and in any order.
-
-    Each request keeps its tools, the earlier tool calls, and which of the texts from the test or the model it contains.
-    """
-    heard = result.heard or []
-    given = _strings([request.args, request.kwargs, [each.get("reply") for each in heard]])
-    texts = sorted({text for text in given if len(text) > 1})
-
-    def gist(each: dict[str, Any]) -> list[Any]:
-        told = "\n".join(message["text"] for message in each["messages"])
-        calls = [call for message in each["messages"] for call in message["tools"]]
-        return [each["model"], each["key"], sorted(each["tools"]), calls, [text for text in texts if text in told]]
-
-    return replace(result, heard=sorted(map(gist, heard), key=repr))
-
-
-def _strings(value: Any) -> list[str]:
-    """The strings in nested data, including data in JSON."""
-    match value:
-        case str():
-            with contextlib.suppress(ValueError):
-                if isinstance(inner := json.loads(value), (list, dict)):
-                    return [value, *_strings(inner)]
-            return [value]
-        case dict():
-            return [text for each in value.items() for text in _strings(list(each))]
-        case list() | tuple():
-            return [text for each in value for text in _strings(each)]
-    return []
