@@ -27,7 +27,7 @@ def views(requests: Sequence[Request]) -> tuple[View, ...]:
     """The ways to compare answers to these requests, the strictest first; numbers are compared as they are."""
     if all(request.scenario is None and request.model is None for request in requests):
         return (as_it_is,)
-    return as_it_is, without_wording, without_kinds, by_exception
+    return as_it_is, without_wording, without_kinds, by_exception, without_texts
 
 
 def as_it_is(result: Result, request: Request) -> Result:
@@ -57,6 +57,13 @@ def without_kinds(result: Result, request: Request) -> Result:
         trouble=_without_message(result.trouble, words),
         heard=None if result.heard is None else sorted(map(words.asked, result.heard), key=repr),
     )
+
+
+def without_texts(result: Result, request: Request) -> Result:
+    """Of the requests to the model only their number, their tools and the tool calls in them: a prompt may hold more
+    than it has to."""
+    view = by_exception(result, request)
+    return view if view.heard is None else replace(view, heard=sorted(each[:-1] for each in view.heard))
 
 
 def by_exception(result: Result, request: Request) -> Result:
