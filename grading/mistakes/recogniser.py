@@ -52,8 +52,7 @@ class Recogniser:
         recent = [got for got in observed if not got.request.count][-6:]  # counted requests are not compared
         self._unscripted.clear()
         for see in views([got.request for got in recent]):
-            rights = [see(self._replay(got.request, self._solution), got.request) for got in recent]
-            if all(agreement(see(got.result, got.request), r, r) for got, r in zip(recent, rights, strict=True)):
+            if all(self._is_right(got, see) for got in recent):
                 return None  # right answers, but too costly
             candidates = self._agreeing(self._trees, recent, see, wrong=True)
             if len(candidates) > 1:
@@ -61,6 +60,11 @@ class Recogniser:
             if candidates:
                 return candidates[0][0] if len(candidates) == 1 else None
         return None
+
+    def _is_right(self, got: Got, see: View) -> bool:
+        solved = self._replay(got.request, self._solution)
+        given, right = (see(each, got.request, solved) for each in (got.result, solved))
+        return agreement(given, right, right) is not None
 
     def _agreeing(
         self, candidates: Sequence[tuple[Mistake, Tree]], gots: Sequence[Got], see: View, wrong: bool
@@ -70,10 +74,11 @@ class Recogniser:
         for got in gots:
             if len(left) <= (0 if wrong else 1):
                 break
-            given, right = (see(each, got.request) for each in (got.result, self._replay(got.request, self._solution)))
+            solved = self._replay(got.request, self._solution)
+            given, right = (see(each, got.request, solved) for each in (got.result, solved))
             survivors = []
             for mistake, tree in left:
-                verdict = agreement(given, see(self._replay(got.request, tree), got.request), right)
+                verdict = agreement(given, see(self._replay(got.request, tree), got.request, solved), right)
                 if verdict is not None:
                     survivors.append((mistake, tree))
                     if verdict == "both wrong":

@@ -11,64 +11,77 @@ import ast
 import builtins
 import contextlib
 import functools
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from grading.data.request import Request, Scenario
 from grading.data.result import Result, Trouble
 
-View = Callable[[Result, Request], Result]
+View = Callable[[Result, Request, Result], Result]
+"""view(result, request, right) is what remains of the result; `right` is the solution's."""
 
 
 def views(requests: Sequence[Request]) -> tuple[View, ...]:
     """The ways to compare answers to these requests, the strictest first; numbers are compared as they are."""
     if all(request.scenario is None and request.model is None for request in requests):
         return (as_it_is,)
-    return as_it_is, without_wording, without_kinds, by_exception, without_texts
+    return as_it_is, without_wording, by_what_is_lacking, by_exception, by_number
 
 
-def as_it_is(result: Result, request: Request) -> Result:
+def as_it_is(result: Result, request: Request, right: Result) -> Result:
     return result
 
 
-def without_wording(result: Result, request: Request) -> Result:
+def without_wording(result: Result, request: Request, right: Result) -> Result:
     """What the submission did and returned, without its own words.
 
-    Of each text in its own words remains which texts and numbers of the test or the model it contains.
+    Of each text in its own words remains which texts and numbers of the test or the model it contains; of an exception
+    its type, if the solution raises it too or Python raises it for a bug.
     """
-    words = _Words(request, result)
+    words = _Words(request, result, right)
     return replace(
         result,
         output=words.gist(result.output),
-        trouble=_without_message(result.trouble, words),
+        trouble=words.told(result.trouble),
         heard=None if result.heard is None else sorted(map(words.asked, result.heard), key=repr),
     )
 
 
-def without_kinds(result: Result, request: Request) -> Result:
-    """Also without the types of exceptions, except those that bugs raise, and without replies that are common words."""
-    words = _Words(request, result, loosely=True)
-    return replace(
-        result,
-        output=words.gist(result.output),
-        trouble=_without_message(result.trouble, words),
-        heard=None if result.heard is None else sorted(map(words.asked, result.heard), key=repr),
-    )
+def by_what_is_lacking(result: Result, request: Request, right: Result) -> Result:
+    """Of the requests to the model only what the solution's have and they lack: a prompt may hold more than it must."""
+    view = without_wording(result, request, right)
+    if result.heard is None or right.heard is None:
+        return view
+    words = _Words(request, result, right)
+    lacking = _lacking(words, result.heard, right.heard)
+    return replace(view, output=words.lack(result.output, right.output), heard=[len(result.heard), *lacking])
 
 
-def without_texts(result: Result, request: Request) -> Result:
-    """Of the requests to the model only their number, their tools and the tool calls in them: a prompt may hold more
-    than it has to."""
-    view = by_exception(result, request)
-    return view if view.heard is None else replace(view, heard=sorted(each[:-1] for each in view.heard))
+def _lacking(words: _Words, asked: list[dict[str, Any]], right: list[dict[str, Any]]) -> Iterator[list[Any]]:
+    """For each request of the solution, the model, key and tools of the one most like it, and what it lacks."""
+    left = [(each, set(words.contained(each))) for each in asked]
+    for each in right:
+        wanted = set(words.contained(each))
+        if not left:
+            yield ["missing"]
+            continue
+        best = max(left, key=lambda pair: (len(wanted & pair[1]), pair[0]["tools"] == each["tools"]))
+        left.remove(best)
+        yield [best[0]["model"], best[0]["key"], sorted(best[0]["tools"]), *sorted(filter(_telling, wanted - best[1]))]
 
 
-def by_exception(result: Result, request: Request) -> Result:
+def _telling(text: str) -> bool:
+    """Whether a text is unlikely to be in a prompt by chance."""
+    return not re.fullmatch(r"[a-z]*", text) and len(text) > 2
+
+
+def by_exception(result: Result, request: Request, right: Result) -> Result:
     """A long message of an exception says enough, however far the submission had come."""
-    view = without_kinds(result, request)
+    view = by_what_is_lacking(result, request, right)
     trouble = result.trouble
     if trouble is None or trouble.kind != "raised" or len(trouble.message) < _TELLING:
         return view
@@ -78,13 +91,12 @@ def by_exception(result: Result, request: Request) -> Result:
 _TELLING = 60  # characters of a message that nothing else is likely to raise
 
 
-def _without_message(trouble: Trouble | None, words: _Words) -> Trouble | None:
-    """What a bug raises keeps its message: it is not in the submission's own words."""
-    if trouble is None:
-        return None
-    if _is_of_a_bug(trouble.type, words.of_an_agent):
-        return replace(trouble, message=_without_ids(trouble.message))
-    return replace(trouble, message=repr(words.in_own_words(trouble.message)), type=words.kind(trouble.type))
+def by_number(result: Result, request: Request, right: Result) -> Result:
+    """Of the requests to the model only their number, and with which model, key and tools."""
+    view = by_exception(result, request, right)
+    if view.heard is None or result.heard is None:
+        return view
+    return replace(view, heard=sorted([each["model"], each["key"], *sorted(each["tools"])] for each in result.heard))
 
 
 def _is_of_a_bug(name: str, of_an_agent: bool) -> bool:
@@ -99,30 +111,36 @@ def _without_ids(message: str) -> str:
 class _Words:
     """The texts and numbers that a submission was given: by the test, in its arguments, and by the model."""
 
-    def __init__(self, request: Request, result: Result, loosely: bool = False) -> None:
-        self.loosely, self.of_an_agent = loosely, result.heard is not None
-        given = [request.args, request.kwargs, [each.get("reply") for each in result.heard or []]]
-        self.exact = set(_strings(given)) | set(_constants(request.scenario))
+    def __init__(self, request: Request, result: Result, right: Result) -> None:
+        self.of_an_agent = result.heard is not None
+        heard = [*(result.heard or []), *(right.heard or [])]
+        given = [request.args, request.kwargs, [each.get("reply") for each in heard]]
+        statuses = {text for text in _strings([right.output]) if re.fullmatch(r"[a-z_]+", text)}
+        self.exact = set(_strings(given)) | set(_constants(request.scenario)) | statuses
         self.texts = _longest_first(each for each in self.exact if len(each) > 1)
         said = {_plain(text) for text in _strings(given) if len(text) > 1}
         said |= {_plain(text) for text in _constants(request.scenario) if re.search(r"\w \w", text)}
-        common = re.compile(r"[a-z]*") if loosely else re.compile("")
-        self.said = sorted(text for text in said if not common.fullmatch(text))
+        self.said = sorted(said - {""})
         self.numbers = sorted({str(number) for number in _numbers(given)})
+        self.kinds = set(_strings([right.output])) | {right.trouble.type if right.trouble else ""}
 
     def gist(self, value: Any) -> Any:
         """The value, with what remains of each text in the submission's own words."""
-        match value:
-            case str():
-                return self.kind(value) if self._is_given(value) else self.in_own_words(value)
-            case dict():
-                return {key: self.gist(each) for key, each in value.items()}
-            case list() | tuple():
-                return [self.gist(each) for each in value]
-        return value
+        return _mapped(value, lambda text: self.kind(text) if self._is_given(text) else self.in_own_words(text))
+
+    def lack(self, value: Any, right: Any) -> Any:
+        """The value, with what each text in the submission's own words lacks of the solution's at the same place."""
+        match value, right:
+            case dict(), dict():
+                return {key: self.lack(each, right.get(key)) for key, each in value.items()}
+            case list() | tuple(), list() | tuple():
+                return [self.lack(each, other) for each, other in itertools.zip_longest(value, right[: len(value)])]
+            case str(), str() if not self._is_given(value) and not self._is_given(right):
+                return sorted(set(self.in_own_words(right)) - set(self.in_own_words(value)))
+        return self.gist(value)
 
     def _is_given(self, text: str) -> bool:
-        if text in self.exact or text.isidentifier():
+        if text in self.exact or _EXCEPTION.fullmatch(text):
             return True
         for each in self.texts:
             text = text.replace(each, "")
@@ -131,19 +149,45 @@ class _Words:
     def in_own_words(self, text: str) -> list[str]:
         plain = _plain(text)
         numbers = [each for each in self.numbers if re.search(rf"(?<![\w.]){re.escape(each)}(?![\w.]*\w)", plain)]
-        return ["in its own words", *(each for each in self.said if each in plain), *numbers]
+        return ["in its own words", *(each for each in self.said if each in plain and _telling(each)), *numbers]
+
+    def told(self, trouble: Trouble | None) -> Trouble | None:
+        """What a bug raises keeps its message: it is not in the submission's own words."""
+        if trouble is None:
+            return None
+        if _is_of_a_bug(trouble.type, self.of_an_agent):
+            return replace(trouble, message=_without_ids(trouble.message))
+        return replace(trouble, message=repr(self.in_own_words(trouble.message)), type=self.kind(trouble.type))
 
     def kind(self, name: str) -> str:
-        """The name of an exception's type; loosely, "Exception" unless it is one of Python's own for a bug."""
-        if not self.loosely or not re.fullmatch(r"[A-Z]\w*(Error|Exception|Interrupt)", name):
+        """The name of an exception's type, "Exception" if it is one of the submission's or its framework's choice."""
+        if not _EXCEPTION.fullmatch(name) or name in self.kinds or name == "ValueError":
             return name
-        return name if name == "ValueError" or _is_of_a_bug(name, self.of_an_agent) else "Exception"
+        return name if _is_of_a_bug(name, self.of_an_agent) else "Exception"
 
     def asked(self, each: dict[str, Any]) -> list[Any]:
         """A request to the model: its tools, the earlier tool calls, and the given texts that it contains."""
-        told = _plain("\n".join(message["text"] for message in each["messages"]))
         calls = [[name, _canonical(given)] for message in each["messages"] for name, given in message["tools"]]
-        return [each["model"], each["key"], sorted(each["tools"]), calls, [text for text in self.said if text in told]]
+        return [each["model"], each["key"], sorted(each["tools"]), calls, self.contained(each)]
+
+    def contained(self, each: dict[str, Any]) -> list[str]:
+        told = _plain("\n".join(message["text"] for message in each["messages"]))
+        return [text for text in self.said if text in told]
+
+
+_EXCEPTION = re.compile(r"[A-Z]\w*(Error|Exception|Interrupt)")
+
+
+def _mapped(value: Any, change: Callable[[str], Any]) -> Any:
+    """Nested data with its texts changed."""
+    match value:
+        case str():
+            return change(value)
+        case dict():
+            return {key: _mapped(each, change) for key, each in value.items()}
+        case list() | tuple():
+            return [_mapped(each, change) for each in value]
+    return value
 
 
 def _plain(text: str) -> str:
