@@ -14,6 +14,7 @@ import functools
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ def views(requests: Sequence[Request]) -> tuple[View, ...]:
     """The ways to compare answers to these requests, the strictest first; numbers are compared as they are."""
     if all(request.scenario is None and request.model is None for request in requests):
         return (as_it_is,)
-    return as_it_is, without_wording, by_what_is_lacking, by_exception, by_number
+    return as_it_is, without_wording, by_what_is_lacking, by_exception
 
 
 def as_it_is(result: Result, request: Request, right: Result) -> Result:
@@ -52,13 +53,36 @@ def without_wording(result: Result, request: Request, right: Result) -> Result:
 
 
 def by_what_is_lacking(result: Result, request: Request, right: Result) -> Result:
-    """Of the requests to the model only what the solution's have and they lack: a prompt may hold more than it must."""
-    view = without_wording(result, request, right)
+    """Of messages, and of the requests to the model, only what the solution's have and they lack.
+
+    A prompt may hold more than it must.
+    """
+    words = _Words(request, result, right)
+    view = replace(
+        without_wording(result, request, right),
+        output=words.lack(result.output, right.output),
+        trouble=words.told(result.trouble, right.trouble or Trouble("", "")),
+    )
     if result.heard is None or right.heard is None:
         return view
-    words = _Words(request, result, right)
-    lacking = _lacking(words, result.heard, right.heard)
-    return replace(view, output=words.lack(result.output, right.output), heard=[len(result.heard), *lacking])
+    asked = result.heard if _repeats(right.heard) else _at_most_twice(result.heard)
+    return replace(view, heard=[len(asked), *_lacking(words, asked, right.heard)])
+
+
+def _repeats(asked: list[dict[str, Any]]) -> bool:
+    return len(_at_most_twice(asked, most=1)) < len(asked)
+
+
+def _at_most_twice(asked: list[dict[str, Any]], most: int = 2) -> list[dict[str, Any]]:
+    """Clients that try again differ in how often."""
+    times: Counter[str] = Counter()
+    kept = []
+    for each in asked:
+        same = repr(each["messages"])
+        times[same] += 1
+        if times[same] <= most:
+            kept.append(each)
+    return kept
 
 
 def _lacking(words: _Words, asked: list[dict[str, Any]], right: list[dict[str, Any]]) -> Iterator[list[Any]]:
@@ -83,20 +107,14 @@ def by_exception(result: Result, request: Request, right: Result) -> Result:
     """A long message of an exception says enough, however far the submission had come."""
     view = by_what_is_lacking(result, request, right)
     trouble = result.trouble
-    if trouble is None or trouble.kind != "raised" or len(trouble.message) < _TELLING:
+    if trouble is None or trouble.kind != "raised" or not _tells_enough(trouble.message):
         return view
     return replace(view, heard=None, trouble=replace(trouble, message=_without_ids(trouble.message)))
 
 
-_TELLING = 60  # characters of a message that nothing else is likely to raise
-
-
-def by_number(result: Result, request: Request, right: Result) -> Result:
-    """Of the requests to the model only their number, and with which model, key and tools."""
-    view = by_exception(result, request, right)
-    if view.heard is None or result.heard is None:
-        return view
-    return replace(view, heard=sorted([each["model"], each["key"], *sorted(each["tools"])] for each in result.heard))
+def _tells_enough(message: str) -> bool:
+    """Whether nothing else is likely to raise it. What the model's server answers, any mistake may bring about."""
+    return len(message) >= 60 and "Error code: " not in message
 
 
 def _is_of_a_bug(name: str, of_an_agent: bool) -> bool:
@@ -136,8 +154,13 @@ class _Words:
             case list() | tuple(), list() | tuple():
                 return [self.lack(each, other) for each, other in itertools.zip_longest(value, right[: len(value)])]
             case str(), str() if not self._is_given(value) and not self._is_given(right):
-                return sorted(set(self.in_own_words(right)) - set(self.in_own_words(value)))
+                return self.missing(value, right)
         return self.gist(value)
+
+    def missing(self, text: str, right: str) -> list[str]:
+        """What the solution's text says and this one doesn't; digits may be there by chance."""
+        lacking = set(self.in_own_words(right)) - set(self.in_own_words(text))
+        return sorted(each for each in lacking if len(each) > 1)
 
     def _is_given(self, text: str) -> bool:
         if text in self.exact or _EXCEPTION.fullmatch(text):
@@ -151,13 +174,16 @@ class _Words:
         numbers = [each for each in self.numbers if re.search(rf"(?<![\w.]){re.escape(each)}(?![\w.]*\w)", plain)]
         return ["in its own words", *(each for each in self.said if each in plain and _telling(each)), *numbers]
 
-    def told(self, trouble: Trouble | None) -> Trouble | None:
+    def told(self, trouble: Trouble | None, right: Trouble | None = None) -> Trouble | None:
         """What a bug raises keeps its message: it is not in the submission's own words."""
         if trouble is None:
             return None
+        if trouble.kind != "raised":
+            return replace(trouble, message="")
         if _is_of_a_bug(trouble.type, self.of_an_agent):
             return replace(trouble, message=_without_ids(trouble.message))
-        return replace(trouble, message=repr(self.in_own_words(trouble.message)), type=self.kind(trouble.type))
+        said = self.in_own_words(trouble.message) if right is None else self.missing(trouble.message, right.message)
+        return replace(trouble, message=repr(said), type=self.kind(trouble.type))
 
     def kind(self, name: str) -> str:
         """The name of an exception's type, "Exception" if it is one of the submission's or its framework's choice."""
