@@ -144,7 +144,12 @@ class _Words:
 
     def gist(self, value: Any) -> Any:
         """The value, with what remains of each text in the submission's own words."""
-        return _mapped(value, lambda text: self.kind(text) if self._is_given(text) else self.in_own_words(text))
+        return _mapped(value, self._gist)
+
+    def _gist(self, text: str) -> str | list[str]:
+        if _EXCEPTION.fullmatch(text):
+            return self.kind(text)
+        return text if self._is_given(text) else self.in_own_words(text)
 
     def lack(self, value: Any, right: Any) -> Any:
         """The value, with what each text in the submission's own words lacks of the solution's at the same place."""
@@ -187,9 +192,8 @@ class _Words:
 
     def kind(self, name: str) -> str:
         """The name of an exception's type, "Exception" if it is one of the submission's or its framework's choice."""
-        if not _EXCEPTION.fullmatch(name) or name in self.kinds or name == "ValueError":
-            return name
-        return name if _is_of_a_bug(name, self.of_an_agent) else "Exception"
+        chosen = name not in self.kinds and name != "ValueError" and not _is_of_a_bug(name, self.of_an_agent)
+        return "Exception" if chosen else name
 
     def asked(self, each: dict[str, Any]) -> list[Any]:
         """A request to the model: its tools, the earlier tool calls, and the given texts that it contains."""

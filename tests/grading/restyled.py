@@ -39,7 +39,9 @@ class Restyled:
         """The names that it gets; None if it loses no points."""
         exercise = self.mistake.exercise
         base = find_tree(course, str(STYLES / self.style), course.root)
-        tree = base.overlaid(f"{self.mistake.name} in {self.style}", exercise, self.mistake.apply(base.source(exercise)))
+        tree = base.overlaid(
+            f"{self.mistake.name} in {self.style}", exercise, self.mistake.apply(base.source(exercise))
+        )
         failed: list[Record] = []
 
         def seen_enough(record: Record) -> bool:
