@@ -30,7 +30,7 @@ def views(requests: Sequence[Request]) -> tuple[View, ...]:
     """The ways to compare answers to these requests, the strictest first; numbers are compared as they are."""
     if all(request.scenario is None and request.model is None for request in requests):
         return (as_it_is,)
-    return as_it_is, without_wording, by_what_is_lacking, by_exception
+    return as_it_is, without_wording, by_what_is_lacking, by_exception, by_outcome
 
 
 def as_it_is(result: Result, request: Request, right: Result) -> Result:
@@ -110,6 +110,12 @@ def by_exception(result: Result, request: Request, right: Result) -> Result:
     if trouble is None or trouble.kind != "raised" or not _tells_enough(trouble.message):
         return view
     return replace(view, heard=None, trouble=replace(trouble, message=_without_ids(trouble.message)))
+
+
+def by_outcome(result: Result, request: Request, right: Result) -> Result:
+    """What was run and returned, however often the model was asked: right answers may differ in that."""
+    view = by_exception(result, request, right)
+    return view if result.trouble is not None else replace(view, heard=None)
 
 
 def _tells_enough(message: str) -> bool:
