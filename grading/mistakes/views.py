@@ -11,7 +11,6 @@ import ast
 import builtins
 import contextlib
 import functools
-import itertools
 import json
 import re
 from collections import Counter
@@ -136,7 +135,7 @@ class _Words:
     """The texts and numbers that a submission was given: by the test, in its arguments, and by the model."""
 
     def __init__(self, request: Request, result: Result, right: Result) -> None:
-        self.of_an_agent = result.heard is not None
+        self.of_an_agent = result.heard is not None or (request.process is not None and request.process.loopback)
         heard = [*(result.heard or []), *(right.heard or [])]
         given = [request.args, request.kwargs, [each.get("reply") for each in heard]]
         statuses = {text for text in _strings([right.output]) if re.fullmatch(r"[a-z_]+", text)}
@@ -159,12 +158,16 @@ class _Words:
 
     def lack(self, value: Any, right: Any) -> Any:
         """The value, with what each text in the submission's own words lacks of the solution's at the same place."""
-        match value, right:
-            case dict(), dict():
-                return {key: self.lack(each, right.get(key)) for key, each in value.items()}
-            case list() | tuple(), list() | tuple():
-                return [self.lack(each, other) for each, other in itertools.zip_longest(value, right[: len(value)])]
-            case str(), str() if not self._is_given(value) and not self._is_given(right):
+        match value:
+            case dict():
+                others = right if isinstance(right, dict) else {}
+                return {key: self.lack(each, others.get(key)) for key, each in value.items()}
+            case list() | tuple():
+                known = [*(right if isinstance(right, (list, tuple)) else ()), *[None] * len(value)]
+                return [self.lack(each, other) for each, other in zip(value, known, strict=False)]
+            case float() if self.of_an_agent:
+                return value > 0  # right answers may score documents each in its own way
+            case str() if isinstance(right, str) and not self._is_given(value) and not self._is_given(right):
                 return self.missing(value, right)
         return self.gist(value)
 
@@ -198,7 +201,7 @@ class _Words:
 
     def kind(self, name: str) -> str:
         """The name of an exception's type, "Exception" if it is one of the submission's or its framework's choice."""
-        chosen = name not in self.kinds and name != "ValueError" and not _is_of_a_bug(name, self.of_an_agent)
+        chosen = name not in self.kinds and not _is_of_a_bug(name, self.of_an_agent)
         return "Exception" if chosen else name
 
     def asked(self, each: dict[str, Any]) -> list[Any]:
