@@ -136,6 +136,7 @@ class _Words:
 
     def __init__(self, request: Request, result: Result, right: Result) -> None:
         self.of_an_agent = result.heard is not None or (request.process is not None and request.process.loopback)
+        self.asked_nothing = result.heard == [] and bool(right.heard)
         heard = [*(result.heard or []), *(right.heard or [])]
         given = [request.args, request.kwargs, [each.get("reply") for each in heard]]
         statuses = {text for text in _strings([right.output]) if re.fullmatch(r"[a-z_]+", text)}
@@ -189,12 +190,15 @@ class _Words:
         return ["in its own words", *(each for each in self.said if each in plain and _telling(each)), *numbers]
 
     def told(self, trouble: Trouble | None, right: Trouble | None = None) -> Trouble | None:
-        """What a bug raises keeps its message: it is not in the submission's own words."""
+        """What a bug raises keeps its message: it is not in the submission's own words.
+
+        So does what is raised before anything is asked: any trouble with a framework looks like that.
+        """
         if trouble is None:
             return None
         if trouble.kind != "raised":
             return replace(trouble, message="")
-        if _is_of_a_bug(trouble.type, self.of_an_agent):
+        if _is_of_a_bug(trouble.type, self.of_an_agent) or self.asked_nothing:
             return replace(trouble, message=_without_ids(trouble.message))
         said = self.in_own_words(trouble.message) if right is None else self.missing(trouble.message, right.message)
         return replace(trouble, message=repr(said), type=self.kind(trouble.type))

@@ -105,6 +105,13 @@ def test_an_exception_of_ones_own_has_any_name_and_a_bug_has_its_own():
     assert not alike(without_wording, crash, other)
 
 
+def test_what_is_raised_before_anything_is_asked_is_compared_to_the_letter():
+    unconnected = answered(None, raised="ConnectError", message="nobody listens there")
+    for view in views([QUESTION]):
+        assert not alike(view, unconnected, answered(None, raised="ValidationError", message="agents must be a list"))
+        assert alike(view, unconnected, unconnected)
+
+
 def test_a_long_message_of_a_library_says_enough():
     said = "SQLite objects created in a thread can only be used in that same thread, {} is not {}"
     early = answered(None, raised="ProgrammingError", message=said.format(139687126051712, 139686385264320))
