@@ -24,7 +24,7 @@ from grading.data.result import Result
 from grading.mistakes.agreement import agreement
 from grading.mistakes.bank import Mistake, MistakeError, load_bank
 from grading.mistakes.variants import Variants
-from grading.mistakes.views import View, as_it_is, without_wording
+from grading.mistakes.views import View, views
 from grading.run.cpu import Patience, cpu_seconds
 from grading.run.executors import InProcess, run
 
@@ -112,11 +112,11 @@ class Recogniser:
             return []
         self._unscripted.clear()
         self._keys.clear()
-        views = (as_it_is, without_wording) if any(got.result.heard for got in recent) else (as_it_is,)
-        clues = {see: [_Clue(got.request, got.result, see) for got in recent] for see in views}
-        reachable = self._reachable([got.request for got in recent])
+        asked = [got.request for got in recent]
+        clues = {see: [_Clue(got.request, got.result, see) for got in recent] for see in views(asked)}
+        reachable = self._reachable(asked)
         chance: list[set[Mistake]] = []  # what looks alike in this test alone
-        for see in views:
+        for see in clues:
             if all(self._evidence((), clue) is not None for clue in clues[see]):
                 return []  # right answers, but too costly
             found = self._that_explain([(mistake,) for mistake in reachable], clues[see])
@@ -126,7 +126,7 @@ class Recogniser:
             return []
         until = cpu_seconds() + patience.seconds
         with patience.spending():
-            for see in views:
+            for see in clues:
                 for candidates in self._several(reachable, clues[see], set(named)):
                     left = (each for each in candidates if not any(wrong <= set(each) for wrong in chance))
                     found = self._that_explain(left, clues[see], until)
@@ -178,7 +178,7 @@ class Recogniser:
     def _alike(self, answer: Result, other: Result, request: Request, see: View) -> float | None:
         """The agreement of two answers to a request, as the view shows them."""
         right = self._replay(request, ())
-        return agreement(*(see(each, request) for each in (answer, other, right)))
+        return agreement(*(see(each, request, right) for each in (answer, other, right)))
 
     def _several(
         self, reachable: Sequence[Mistake], clues: Sequence[_Clue], named: set[str]
