@@ -9,6 +9,7 @@ from grading.ask.got import Got
 from grading.explain.explanation import Explanation
 from grading.explain.outcome import Unmet
 from grading.explain.show import show_value
+from grading.judge.mention import mentions, spell
 
 Oracle = Callable[..., Any]
 
@@ -79,8 +80,15 @@ class Expectation:
         example = torch.empty(shape, dtype=dtype or getattr(self.got.output, "dtype", None), device="meta")
         check_structure(self.got, self.got.output, example, same_dtype=dtype is not None)
 
-    def raises(self, *kinds: type[BaseException], mentioning: Sequence[str] = ()) -> None:
-        """The call raises one of these exceptions, and the message mentions what is wrong."""
+    def raises(self, *kinds: type[BaseException], mentioning: Sequence[Any] = (), unlike: Got | None = None) -> None:
+        """The call raises one of these exceptions, and the message mentions what is wrong.
+
+        Args:
+            mentioning: names, numbers, shapes (as tuples) and dtypes, each in any usual notation.
+            unlike: an ordinary call, which must return: what refuses everything has checked nothing.
+        """
+        if unlike is not None:
+            _require_acceptance(unlike)
         names = " or ".join(kind.__name__ for kind in kinds)
         trouble = self.got.trouble
         if trouble is None:
@@ -94,10 +102,10 @@ class Expectation:
                 got=trouble.message,
                 traceback=trouble.traceback,
             )
-        elif missing := [word for word in mentioning if str(word) not in trouble.message]:
+        elif missing := [spell(each) for each in mentioning if not mentions(trouble.message, each)]:
             self._fail(
-                f"the message does not mention {', '.join(map(str, missing))}",
-                expected=f"{names} with a message that mentions {', '.join(map(str, mentioning))}",
+                f"the message does not mention {', '.join(missing)}",
+                expected=f"{names} with a message that mentions {', '.join(map(spell, mentioning))}",
                 got=trouble.message,
             )
 
@@ -120,3 +128,11 @@ class Expectation:
 
     def _fail(self, reason: str, **parts: Any) -> None:
         raise Unmet(self.got.explain(reason, **parts))
+
+
+def _require_acceptance(ordinary: Got) -> None:
+    trouble = ordinary.trouble
+    if trouble is not None and trouble.kind == "raised":
+        reason = f"what should be accepted raises {trouble.type} too: {trouble.message}"
+        raise Unmet(ordinary.explain(reason, got=trouble.message, traceback=trouble.traceback))
+    ordinary.require_answer()

@@ -299,8 +299,9 @@ def test_everything_else_begins_as_pytorch_draws_it(submission):
 @pytest.mark.handout("initialisation")
 def test_an_unknown_way_to_begin_is_refused(submission, draw):
     """dt_init must be "random" or "constant"; anything else raises a ValueError that names it."""
-    got = submission.make("Mamba", 8, dt_init="zeros").call(draw.normal(1, 2, 8))
-    expect(got).raises(ValueError, mentioning=["zeros"])
+    x = draw.normal(1, 2, 8)
+    got, ordinary = (submission.make("Mamba", 8, dt_init=name).call(x) for name in ("zeros", "constant"))
+    expect(got).raises(ValueError, mentioning=["zeros"], unlike=ordinary)
 
 
 # --- the block: step by step ----------------------------------------------------------------------------------------
@@ -442,10 +443,13 @@ def test_states_begin_as_zeros(submission):
 @pytest.mark.handout("step")
 def test_a_step_is_one_position(submission, draw):
     """step with several positions raises a ValueError that says how many."""
-    for length in (2, 5):
-        states = torch.zeros(1, 40, 4), torch.zeros(1, 40, 3)
-        got = submission.make("Mamba", **SIZES).call(draw.normal(1, length, 20), *states, method="step")
-        expect(got).raises(ValueError, mentioning=[str(length)])
+    states = torch.zeros(1, 40, 4), torch.zeros(1, 40, 3)
+    ordinary, *refused = (
+        submission.make("Mamba", **SIZES).call(draw.normal(1, length, 20), *states, method="step")
+        for length in (1, 2, 5)
+    )
+    for got, length in zip(refused, (2, 5), strict=True):
+        expect(got).raises(ValueError, mentioning=[length], unlike=ordinary)
 
 
 @pytest.mark.points(1)

@@ -136,7 +136,9 @@ def test_logits_need_not_be_contiguous(submission, draw):
 @pytest.mark.handout("routing")
 def test_a_number_of_experts_that_cannot_be_is_refused(submission, draw, k):
     """k below 1 or above E raises a ValueError."""
-    expect(submission.call("route_top_k", draw.normal(5, 8), k, True)).raises(ValueError, mentioning=[k, 8])
+    logits = draw.normal(5, 8)
+    got, ordinary = (submission.call("route_top_k", logits, each, True) for each in (k, 8))
+    expect(got).raises(ValueError, mentioning=[k, 8], unlike=ordinary)
 
 
 # --- SparseMoeBlock -------------------------------------------------------------------------------------------------
@@ -364,10 +366,11 @@ def test_experts_that_are_not_chosen_do_no_work(submission, draw, figures):
 @pytest.mark.handout("block")
 def test_a_block_that_cannot_be_is_refused(submission, draw):
     """More experts per token than there are, or an unknown model type, raises a ValueError."""
-    for changes, words in (({"num_experts_per_tok": 9}, ["9", "8"]), ({"model_type": "mixtrel"}, ["mixtrel"])):
-        config = small("mixtral") | changes
-        got = submission.run(block, config, weights_for(draw, small("mixtral")), draw.normal(2, 5, 12))
-        expect(got).raises(ValueError, mentioning=words)
+    state, hidden_states = weights_for(draw, small("mixtral")), draw.normal(2, 5, 12)
+    ordinary = submission.run(block, small("mixtral"), state, hidden_states)
+    for changes, words in (({"num_experts_per_tok": 9}, [9, 8]), ({"model_type": "mixtrel"}, ["mixtrel"])):
+        got = submission.run(block, small("mixtral") | changes, state, hidden_states)
+        expect(got).raises(ValueError, mentioning=words, unlike=ordinary)
 
 
 @st.composite
