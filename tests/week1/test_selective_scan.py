@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from grading import expect
 from tests.oracles import selective_scan as oracle
+from tests.oracles.precision import IN_FLOAT32
 
 
 def drawn(draw, batch=2, channels=4, length=9, states=3, B="token", C="token", dtype="float32", without=()):
@@ -38,9 +39,6 @@ def check_output(submission, name, arguments, **options):
 def check_gradients(submission, name, arguments, **options):
     got = submission.call(name, **arguments, **options, grad=True)
     expect(got).close_to(oracle.selective_scan)
-
-
-IN_FLOAT32 = 32 * 2.0**29  # the factor of the closeness rule for float64 results that may be computed in float32
 
 
 def sliced(tensor):

@@ -13,7 +13,8 @@ from grading import expect
 from tests.kernels import COMPILED, INTERPRETED, compile_for_hopper, deviations, guarded, on_memory_full_of_nan, watch
 from tests.kernels import compiled_on_a_gpu as compiled_on_a_gpu
 from tests.oracles import selective_scan as oracle
-from tests.week1.test_selective_scan import IN_FLOAT32, drawn, sliced, transposed
+from tests.oracles.precision import IN_FLOAT32
+from tests.week1.test_selective_scan import drawn, sliced, transposed
 
 pytestmark = [
     pytest.mark.needs("triton", "Triton runs on Linux, pip install triton"),
