@@ -497,7 +497,7 @@ def forgotten(module, sizes, weights, hidden_states, one_by_one):
     """What the state of the scan still holds after these inputs."""
     block = module.Mamba(**sizes).to(hidden_states.dtype)
     block.load_state_dict(weights)
-    states = block.allocate_inference_cache(1, 16, dtype=torch.float32)
+    states = block.allocate_inference_cache(1, 16)[0], torch.zeros(1, 1, sizes["d_state"])
     with torch.no_grad():
         if one_by_one:
             for x in hidden_states.split(1, dim=1):
