@@ -24,6 +24,8 @@ def route_top_k(router_logits, k, renormalize):
 
 
 def SparseMoeBlock(config):
+    if config.model_type not in ("mixtral", "jamba"):
+        raise NotImplementedError("transformers has a class for each model type")
     fields = {name: value for name, value in vars(config).items() if name != "model_type"}
     if config.model_type == "mixtral":
         theirs = MixtralConfig(**fields, experts_implementation="eager")
