@@ -488,6 +488,32 @@ def test_a_step_in_every_dtype(submission, draw):
     check_step(submission, step_arguments(draw, dtype="float64"), factor=IN_FLOAT32, dt_softplus=True)
 
 
+def steps_in_half_precision_and_in_float32(module, arguments):
+    found = []
+    for wide in (False, True):
+        of_call = {key: each.float() if wide else each.clone() for key, each in arguments.items()}
+        out = module.selective_state_update(**of_call, dt_softplus=True)
+        found.append({"output": out, "state": of_call["state"]})
+    return found
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("precision")
+def test_a_step_in_half_precision_computes_in_float32(submission, draw):
+    """A float32 state is what it is for the same numbers in float32; only the output is rounded."""
+    for dtype in (torch.float16, torch.bfloat16):
+        arguments = step_arguments(draw, dtype=str(dtype).removeprefix("torch."))
+        half, wide = submission.run(steps_in_half_precision_and_in_float32, arguments).output
+        for key, precision in (("output", dtype), ("state", torch.float32)):
+            error, size = (half[key].float() - wide[key]).abs().max(), wide[key].abs().max()
+            rounding = size * torch.finfo(precision).eps / 2
+            expect.that(
+                error <= 8 * rounding,
+                f"with {dtype} arguments the {key} is off by {error:.2g} of {size:.2g} from that for the same numbers "
+                f"in float32, but rounding it to {precision} explains only {rounding:.1g}: convert before you compute",
+            )
+
+
 def steps_one_by_one(module, arguments):
     of_position = {"u": "x", "delta": "dt", "z": "z", "B": "B", "C": "C"}
     fixed = {"A": arguments["A"], "D": arguments["D"], "dt_bias": arguments["delta_bias"]}
