@@ -398,14 +398,14 @@ def test_inputs_need_not_be_contiguous(submission, draw):
 
 def gradients_agree_with_differences(module, q, k, v, options):
     inputs = [x.clone().requires_grad_() for x in (q, k, v)]
-    call = lambda *inputs: module.tiled_attention(*inputs, block_q=2, block_k=3, return_lse=True, **options)  # noqa: E731
+    call = lambda *inputs: module.tiled_attention(*inputs, block_q=2, block_k=3, **options)  # noqa: E731
     return torch.autograd.gradcheck(call, inputs, raise_exception=False)
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("backward")
 def test_gradients_agree_with_finite_differences(submission, draw):
-    """torch.autograd.gradcheck accepts the gradients of output and lse."""
+    """torch.autograd.gradcheck accepts the gradients."""
     q, k, v = normal(draw, batch=1, queries=3, keys=5, kv_heads=1, width=3, dtype="float64")
     options = {"softcap": 2.0, "causal": True, "window_size": (3, 0)}
     expect(submission.run(gradients_agree_with_differences, q, k, v, options)).equal_to(True)
