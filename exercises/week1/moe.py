@@ -18,8 +18,8 @@ from torch.nn import functional as F
 def route_top_k(router_logits: Tensor, k: int, renormalize: bool) -> tuple[Tensor, Tensor]:
     """Choose k experts for each token by the softmax of its router logits over all experts.
 
-    The softmax is computed in float32, or in float64 for float64 logits, and the choice is based on its result: 16 bits
-    would make different experts equal. Logits may be as large as ±1000.
+    The softmax is computed in float32 (for float64 logits, either float32 or float64 will do), and the choice is based
+    on its result: 16 bits would make different experts equal. Logits may be as large as ±1000.
 
     Args:
         router_logits: (..., E), float16, bfloat16, float32 or float64, contiguous or not. It may be empty.
@@ -73,7 +73,8 @@ class SparseMoeBlock(nn.Module):
             hidden_states: (B, L, H), of the parameters' dtype, contiguous or not. B and L may be 0.
 
         Returns:
-            (B, L, H), of the same dtype. hidden_states is not modified.
+            (B, L, H), of the same dtype; in float64 the router's softmax may still be in float32, as in `transformers`.
+            hidden_states is not modified.
         """
         raise NotImplementedError
 
@@ -97,7 +98,8 @@ def load_balancing_loss(
             counts neither in f nor in P. At least one position is not padding.
 
     Returns:
-        A 0-d tensor, float32, or float64 for float64 logits. Differentiable through P; f is only a count.
+        A 0-d tensor, float32, or float64 for float64 logits, where the softmax may still be computed in float32.
+        Differentiable through P; f is only a count.
 
     Raises:
         ValueError: top_k is not between 1 and E; the message names both numbers.

@@ -35,16 +35,16 @@ def wkv(
 
         wkv_t = (Σ_{i<t} e^(k_i - (t-1-i) w) v_i + e^(k_t + u) v_t) / (Σ_{i<t} e^(k_i - (t-1-i) w) + e^(k_t + u))
 
-    one token after another, with a state of fixed size: the RNN form. Computed in float32, or float64 for float64 keys.
-    Exponents of any size do not overflow: keys of ±100, decays from 0 to "at once".
+    one token after another, with a state of fixed size: the RNN form. Computed in float32, for float64 keys in float32
+    or float64. Exponents of any size do not overflow: keys of ±100, decays from 0 to "at once".
 
     Args:
         time_decay: (C,), the logarithm of w.
         time_first: (C,), u.
         key: (B, T, C), float16, bfloat16, float32 or float64, contiguous or not. T ≥ 1.
         value: (B, T, C), of key's dtype.
-        state: the past of this sequence: numerator, denominator and maximum, (B, C) each, float32, or float64 for
-            float64 keys. They represent the sums numerator · e^maximum and denominator · e^maximum, in which the last
+        state: the past of this sequence: numerator, denominator and maximum, (B, C) each, float32, or float64 if you
+            compute in it. They represent the sums numerator · e^maximum and denominator · e^maximum, in which the last
             token has not decayed yet. None: no past, which can also be given as 0, 0 and a maximum of -1e38. Left
             unchanged.
         return_state: whether to return the state after the last token.

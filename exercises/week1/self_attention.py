@@ -44,7 +44,8 @@ def scaled_dot_product_attention(
             head h then uses key/value head h // (H / H_kv): neighbouring query heads share one.
 
     Returns:
-        (..., H, L, D_v), of query's dtype: a new tensor. The arguments are not modified.
+        (..., H, L, D_v), of query's dtype, computed in that dtype or a wider one: a new tensor. The arguments are not
+        modified.
         A query that sees no key gets zeros. It makes no gradient NaN and contributes nothing to any gradient.
         Scores may be large, 10⁴ and more in float32, as long as they are finite.
         Differentiable in query, key, value and a floating-point attn_mask.

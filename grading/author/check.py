@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grading.author.inner_run import UncollectedError, grade_tree
-from grading.author.spoil import SPOILS, unspoiled
+from grading.author.spoil import SPOILS, unrefused, unspoiled
 from grading.author.stubs import stale_stubs
 from grading.course.layout import Course
 from grading.course.trees import find_tree
@@ -83,6 +83,9 @@ def check_exercise(course: Course, exercise: str, whole: bool = False, quick: bo
     for spoil in SPOILS:
         for name in unspoiled(course, exercise, solution, spoil):
             problems.append(f"{exercise}: {name} passes although the output is {SPOILS[spoil]}.")
+    for name in unrefused(course, exercise):
+        advice = "give raises(…, unlike=…) an ordinary call"
+        problems.append(f"{exercise}: {name} earns points although every call is refused; {advice}.")
     check_mistakes(course, exercise, findings, solution, whole, quick)
     return findings
 

@@ -34,6 +34,7 @@ def conformance(course: Course) -> str:
     libraries = [name for name in known_trees(course) if name not in ("exercises", "solutions")]
     rows: list[list[str]] = []
     differences: dict[tuple[str, str], dict[str, str]] = {}  # the first reason for each title
+    missing: dict[tuple[str, str], dict[str, str]] = {}  # of the tests that a library takes no part in, alike
     for exercise in course.exercises:
         cells = []
         for name in libraries:
@@ -41,21 +42,26 @@ def conformance(course: Course) -> str:
             tally: Tally = Tally(()) if tree.file(exercise) is None else grade_tree(course, exercise, tree)
             cells.append(_cell(tally))
             for record in tally.records:
-                if record.verdict == "failed":
-                    reasons = differences.setdefault((name, exercise), {})
-                    reasons.setdefault(_without_parameters(record.title), " ".join(record.reason.split()))
+                for verdict, kept in (("failed", differences), ("not offered", missing)):
+                    if record.verdict == verdict:
+                        reasons = kept.setdefault((name, exercise), {})
+                        reasons.setdefault(_without_parameters(record.title), " ".join(record.reason.split()))
         if any(cells):
             rows.append([f"[{exercise}](../exercises/{exercise}.md)", *cells])
     header = ["points earned of those offered", *(f"`{name}`" for name in libraries)]
     lines = [header, ["---", *("---:" for _ in libraries)], *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    if not differences:
-        return table + "\n"
-    told = [
+    differing = [
         f"**`{name}`, {exercise}**\n\n" + "".join(f"- {title}: {why}\n" for title, why in reasons.items())
         for (name, exercise), reasons in differences.items()
     ]
-    return f"{table}\n\n## Where they differ\n\n" + "\n".join(told)
+    lacking = [
+        f"**`{name}`, {exercise}**\n\n" + "".join(f"- {why}\n" for why in dict.fromkeys(reasons.values()))
+        for (name, exercise), reasons in missing.items()
+    ]
+    sections = {"Where they differ": differing, "What they do not offer": lacking}
+    told = (f"\n## {heading}\n\n" + "\n".join(parts) for heading, parts in sections.items() if parts)
+    return f"{table}\n" + "".join(told)
 
 
 def _without_parameters(title: str) -> str:

@@ -1,4 +1,5 @@
-"""Spoiled outputs: a numeric test that still passes when its answers are spoiled has a hole."""
+"""Spoiled answers: a numeric test that still passes when its answers are spoiled has a hole, and so has any test that
+passes when every call is refused."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from grading.author.inner_run import grade_tree
 from grading.course.layout import Course
 from grading.course.trees import Tree, find_tree
 from grading.data.record import Grade, Record
+from grading.data.request import Request
+from grading.data.result import Result, Trouble
 
 SPOILS = {"zero": "all zeros", "mean": "its mean everywhere", "truncated": "cut off, with a tail of zeros"}
 
@@ -30,6 +33,12 @@ def unspoiled(course: Course, exercise: str, solution: Grade, spoil: str) -> lis
     solutions = find_tree(course, "solutions", course.root)
     grade = grade_tree(course, exercise, solutions, tests, until=note, executor=spoiler)
     return [each.test for each in grade.records if each.verdict == "passed" and each.id in spoiled]
+
+
+def unrefused(course: Course, exercise: str) -> list[str]:
+    """The tests that earn points when every call raises an exception that names everything."""
+    grade = grade_tree(course, exercise, find_tree(course, "solutions", course.root), executor=Refuser())
+    return [record.test for record in grade.records if record.points]
 
 
 def _numeric(tests: Path) -> set[str]:
@@ -80,6 +89,27 @@ class Spoiler:
             return spoiled
 
         return replace(result, output=map_tensors(result.output, spoil)), error
+
+    def close(self) -> None:
+        pass
+
+
+class Refuser:
+    """Answers every request with an exception of every kind, whose message mentions everything there is."""
+
+    KINDS = ("ValueError", "TypeError", "KeyError", "RuntimeError", "OSError", "Exception", "BaseException")
+
+    def run(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
+        from grading.data.plain import map_tensors
+
+        given = (request.args, request.kwargs, request.init)
+        file = tree.file(exercise)
+        names = file.read_text("utf-8") if file else ""
+        names += str(list(range(-100, 5000)))  # what is computed from the arguments, such as a width over heads
+        shapes = map_tensors(given, lambda tensor: tuple(tensor.shape))
+        return Result(
+            trouble=Trouble("raised", f"ValueError: {given} {shapes} {names}", "ValueError", self.KINDS)
+        ), None
 
     def close(self) -> None:
         pass

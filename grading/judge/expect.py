@@ -9,6 +9,7 @@ from grading.ask.got import Got
 from grading.explain.explanation import Explanation
 from grading.explain.outcome import Unmet
 from grading.explain.show import show_value
+from grading.judge.mention import mentions, spell
 
 Oracle = Callable[..., Any]
 
@@ -39,19 +40,19 @@ class Expect:
             self.that(False, f"no {names} was raised", expected=_promised(names, mentioning), got="no exception")
         elif kind not in [each.__name__ for each in kinds]:
             self.that(False, f"{kind} was raised instead of {names}", expected=_promised(names, mentioning), got=raised)
-        elif missing := [word for word in mentioning if str(word) not in message]:
+        elif missing := [each for each in mentioning if not mentions(message, each)]:
             self.that(False, _unmentioned(missing), expected=_promised(names, mentioning), got=raised)
 
 
-def _promised(names: str, mentioning: Sequence[str]) -> str:
+def _promised(names: str, mentioning: Sequence[Any]) -> str:
     return f"{names} with a message that mentions {_quoted(mentioning)}" if mentioning else names
 
 
-def _quoted(words: Sequence[str]) -> str:
-    return ", ".join(f"'{word}'" for word in words)
+def _quoted(words: Sequence[Any]) -> str:
+    return ", ".join(f"'{spell(word)}'" for word in words)
 
 
-def _unmentioned(missing: Sequence[str]) -> str:
+def _unmentioned(missing: Sequence[Any]) -> str:
     return f"the message does not mention {_quoted(missing)}"
 
 
@@ -105,8 +106,15 @@ class Expectation:
         example = torch.empty(shape, dtype=dtype or getattr(self.got.output, "dtype", None), device="meta")
         check_structure(self.got, self.got.output, example, same_dtype=dtype is not None)
 
-    def raises(self, *kinds: type[BaseException], mentioning: Sequence[str] = ()) -> None:
-        """The call raises one of these exceptions, and the message mentions what is wrong."""
+    def raises(self, *kinds: type[BaseException], mentioning: Sequence[Any] = (), unlike: Got | None = None) -> None:
+        """The call raises one of these exceptions, and the message mentions what is wrong.
+
+        Args:
+            mentioning: names, numbers, shapes (as tuples) and dtypes, each in any usual notation.
+            unlike: an ordinary call, which must return: what refuses everything has checked nothing.
+        """
+        if unlike is not None:
+            _require_acceptance(unlike)
         names = " or ".join(kind.__name__ for kind in kinds)
         trouble = self.got.trouble
         if trouble is None:
@@ -120,7 +128,7 @@ class Expectation:
                 got=trouble.message,
                 traceback=trouble.traceback,
             )
-        elif missing := [word for word in mentioning if str(word) not in trouble.message]:
+        elif missing := [each for each in mentioning if not mentions(trouble.message, each)]:
             self._fail(
                 _unmentioned(missing),
                 wrong=_unmentioned(missing),
@@ -147,3 +155,11 @@ class Expectation:
 
     def _fail(self, reason: str, **parts: Any) -> None:
         raise Unmet(self.got.explain(reason, **parts))
+
+
+def _require_acceptance(ordinary: Got) -> None:
+    trouble = ordinary.trouble
+    if trouble is not None and trouble.kind == "raised":
+        reason = f"what should be accepted raises {trouble.type} too: {trouble.message}"
+        raise Unmet(ordinary.explain(reason, got=trouble.message, traceback=trouble.traceback))
+    ordinary.require_answer()

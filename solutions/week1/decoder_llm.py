@@ -32,7 +32,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     Returns:
         (..., E), of x's dtype: a new tensor. For half precision, squares and mean are computed in float32, so that no
-        square overflows.
+        square overflows; for float64, either float32 or float64 will do.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     normed = wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + eps)

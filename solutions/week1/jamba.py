@@ -113,10 +113,10 @@ class JambaLM(nn.Module):
     Interchangeable with `JambaForCausalLM` of `transformers`: the same state dict, the same logits in one whole pass.
 
     A layer is x + Mixer(RMSNorm(x)), then x + FeedForward(RMSNorm(x)). Attention is causal and has no position
-    encodings of any kind, no biases, and H_kv ≤ H key/value heads. The Mamba mixer is Mamba's with one addition: the
-    outputs of x_proj, Δ (R channels), B (N) and C (N) in this order, each go through an RMSNorm, before dt_proj. The
-    sparse feed-forward layers are `SparseMoeBlock`s, whose weights are not renormalised; with num_experts 1 all layers
-    are dense.
+    encodings of any kind, no biases, and H_kv ≤ H key/value heads. The Mamba mixer is Mamba's, with A = -exp(A_log) in
+    float32 in a 16-bit model, and one addition: the outputs of x_proj, Δ (R channels), B (N) and C (N) in this order,
+    each go through an RMSNorm, before dt_proj. The sparse feed-forward layers are `SparseMoeBlock`s, whose weights are
+    not renormalised; with num_experts 1 all layers are dense.
 
     State dict: model.embed_tokens.weight, model.final_layernorm.weight, lm_head.weight and, under model.layers.i with
     i counting from 0: input_layernorm.weight and pre_ff_layernorm.weight; self_attn.{q,k,v,o}_proj.weight, or
@@ -162,9 +162,9 @@ class JambaLM(nn.Module):
                 grows with S, and it holds H_kv heads of keys and values for each token.
 
         Returns:
-            (B, L, V), in the dtype of the parameters, which may be float16, bfloat16, float32 or float64; with
-            use_cache the pair (logits, cache). A whole pass is differentiable; a pass that continues from a cache need
-            not be.
+            (B, L, V), in the dtype of the parameters, which may be float16, bfloat16, float32 or float64 (then norms,
+            routers and scans may still be computed in float32); with use_cache the pair (logits, cache). A whole pass
+            is differentiable; a pass that continues from a cache need not be.
         """
         if use_cache and cache is None:
             cache = _Cache()

@@ -157,6 +157,10 @@ WRONGS = {
         ],
         "test_centred passes although the output is all zeros",
     ),
+    "a refusal that refuses everything": (
+        [(TESTS, ", unlike=ordinary", "")],
+        "test_wrong_length_is_refused earns points although every call is refused",
+    ),
 }
 
 

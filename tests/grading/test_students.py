@@ -116,6 +116,10 @@ BROKEN = {
     "a view of the input": (with_body("return x.select(dim, 0)"), r"shares memory with x"),
     "no graph": (with_body("return x.detach().mean(dim)"), "no gradient flows through the output"),
     "an exception": (with_body("return x[10**6]"), "IndexError"),
+    "a refusal of everything": (
+        with_body("raise ValueError('length 7 is not 8')"),
+        "what should be accepted raises ValueError too: ValueError: length 7 is not 8",
+    ),
     "sys.exit": (with_body("import sys\nsys.exit(0)"), "SystemExit"),
     "endless recursion": (with_body("return weighted_mean(x)"), "RecursionError"),
     "a gigabyte of output": (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from grading import expect
 from tests.oracles import selective_scan as oracle
+from tests.oracles.precision import IN_FLOAT32
 
 
 def drawn(draw, batch=2, channels=4, length=9, states=3, B="token", C="token", dtype="float32", without=()):
@@ -38,9 +39,6 @@ def check_output(submission, name, arguments, **options):
 def check_gradients(submission, name, arguments, **options):
     got = submission.call(name, **arguments, **options, grad=True)
     expect(got).close_to(oracle.selective_scan)
-
-
-IN_FLOAT32 = 32 * 2.0**29  # the factor of the closeness rule for float64 results that may be computed in float32
 
 
 def sliced(tensor):
@@ -120,9 +118,10 @@ def test_a_B_or_C_that_does_not_fit_is_refused(submission, draw, name):
     """A B or C of the wrong shape, or with groups that don't divide the channels, raises a ValueError naming it."""
     for matrix in ("B", "C"):
         arguments = drawn(draw, channels=6, length=9)
+        ordinary = submission.call(name, **arguments)
         for shape in ((2, 4, 3, 9), (2, 1, 9), (2, 3, 8), (6, 1)):
             got = submission.call(name, **arguments | {matrix: draw.normal(*shape)})
-            expect(got).raises(ValueError, mentioning=[matrix, 6, *shape])
+            expect(got).raises(ValueError, mentioning=[matrix, 6, *shape], unlike=ordinary)
 
 
 # --- Δ, D and z -----------------------------------------------------------------------------------------------------
@@ -245,9 +244,10 @@ def test_any_length_goes_with_any_chunk_size(submission, draw, sizes):
 @pytest.mark.handout("chunks")
 def test_a_chunk_holds_at_least_one_position(submission, draw):
     """A chunk_size below 1 raises a ValueError."""
+    ordinary = submission.call("selective_scan_chunked", **drawn(draw), chunk_size=1)
     for chunk_size in (0, -3):
         got = submission.call("selective_scan_chunked", **drawn(draw), chunk_size=chunk_size)
-        expect(got).raises(ValueError, mentioning=[chunk_size])
+        expect(got).raises(ValueError, mentioning=[chunk_size], unlike=ordinary)
 
 
 @pytest.mark.points(memory=1, kept=1)
@@ -488,6 +488,32 @@ def test_a_step_in_every_dtype(submission, draw):
     check_step(submission, step_arguments(draw, dtype="float64"), factor=IN_FLOAT32, dt_softplus=True)
 
 
+def steps_in_half_precision_and_in_float32(module, arguments):
+    found = []
+    for wide in (False, True):
+        of_call = {key: each.float() if wide else each.clone() for key, each in arguments.items()}
+        out = module.selective_state_update(**of_call, dt_softplus=True)
+        found.append({"output": out, "state": of_call["state"]})
+    return found
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("precision")
+def test_a_step_in_half_precision_computes_in_float32(submission, draw):
+    """A float32 state is what it is for the same numbers in float32; only the output is rounded."""
+    for dtype in (torch.float16, torch.bfloat16):
+        arguments = step_arguments(draw, dtype=str(dtype).removeprefix("torch."))
+        half, wide = submission.run(steps_in_half_precision_and_in_float32, arguments).output
+        for key, precision in (("output", dtype), ("state", torch.float32)):
+            error, size = (half[key].float() - wide[key]).abs().max(), wide[key].abs().max()
+            rounding = size * torch.finfo(precision).eps / 2
+            expect.that(
+                error <= 8 * rounding,
+                f"with {dtype} arguments the {key} is off by {error:.2g} of {size:.2g} from that for the same numbers "
+                f"in float32, but rounding it to {precision} explains only {rounding:.1g}: convert before you compute",
+            )
+
+
 def steps_one_by_one(module, arguments):
     of_position = {"u": "x", "delta": "dt", "z": "z", "B": "B", "C": "C"}
     fixed = {"A": arguments["A"], "D": arguments["D"], "dt_bias": arguments["delta_bias"]}
@@ -521,10 +547,11 @@ def test_a_step_writes_to_nothing_but_the_state(submission, draw):
 @pytest.mark.handout("step")
 def test_a_step_refuses_a_B_or_C_that_does_not_fit(submission, draw):
     """Six channels in four groups, or one number for a state of three, raise a ValueError."""
+    ordinary = submission.call("selective_state_update", **step_arguments(draw))
     for matrix in ("B", "C"):
         for shape in ((2, 4, 3), (2, 1)):
             got = submission.call("selective_state_update", **step_arguments(draw) | {matrix: draw.normal(*shape)})
-            expect(got).raises(ValueError, mentioning=[matrix, 6, *shape])
+            expect(got).raises(ValueError, mentioning=[matrix, 6, *shape], unlike=ordinary)
 
 
 @pytest.mark.points(scan=1, step=1)
@@ -574,8 +601,9 @@ def test_the_activation_follows_the_bias(submission, draw):
 @pytest.mark.handout("convolution")
 def test_another_activation_is_refused(submission, draw):
     """An activation other than silu and swish raises a ValueError."""
-    got = submission.call("causal_conv1d", draw.normal(2, 5, 9), draw.normal(5, 3), activation="tanh")
-    expect(got).raises(ValueError, mentioning=["tanh"])
+    x, weight = draw.normal(2, 5, 9), draw.normal(5, 3)
+    got, ordinary = (submission.call("causal_conv1d", x, weight, activation=name) for name in ("tanh", "swish"))
+    expect(got).raises(ValueError, mentioning=["tanh"], unlike=ordinary)
 
 
 @pytest.mark.points(initial=1, final=1)

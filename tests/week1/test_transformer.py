@@ -155,8 +155,9 @@ def test_the_activation_may_be_a_function(submission, draw):
 def test_an_unknown_activation_is_refused(submission, draw):
     """Any string other than "relu" and "gelu" raises a ValueError that names it."""
     for name in ORACLES:
-        got = submission.make(name, *SIZES, activation="swoosh").call(*sequences(draw, name))
-        expect(got).raises(ValueError, mentioning=["swoosh"])
+        inputs = sequences(draw, name)
+        got, ordinary = (submission.make(name, *SIZES, activation=each).call(*inputs) for each in ("swoosh", "gelu"))
+        expect(got).raises(ValueError, mentioning=["swoosh"], unlike=ordinary)
 
 
 @pytest.mark.points(1)

@@ -382,8 +382,10 @@ def test_a_look_up_that_raises(submission, llm):
 @pytest.mark.handout("research")
 def test_no_rounds_are_refused(submission, llm):
     """max_rounds below 1 raises a ValueError that names it and the value."""
-    got = submission.run(play, llm.url, llm.name, "research", [[]], stored=False, max_rounds=-2)
-    expect(got).raises(ValueError, mentioning=["max_rounds", "-2"])
+    got, ordinary = (
+        submission.run(play, llm.url, llm.name, "research", [[]], stored=False, max_rounds=rounds) for rounds in (-2, 1)
+    )
+    expect(got).raises(ValueError, mentioning=["max_rounds", -2], unlike=ordinary)
 
 
 @pytest.mark.points(1)

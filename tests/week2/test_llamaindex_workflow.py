@@ -607,6 +607,11 @@ def test_each_workflow_has_its_own_number_of_retries(submission, draw, llm):
     check_asked(reader, {SPLIT: 3, 0: 1, ANSWER: 1})
 
 
+def makes(module, url, model, documents, options):
+    """Whether a workflow can be made with these options."""
+    return module.ResearchWorkflow(module.connect(url, model), documents, **options) is not None
+
+
 @pytest.mark.points(1)
 @pytest.mark.handout("retry")
 @pytest.mark.parametrize(
@@ -617,8 +622,9 @@ def test_each_workflow_has_its_own_number_of_retries(submission, draw, llm):
 def test_what_makes_no_sense_is_refused(submission, llm, documents, options, words):
     """No documents, or a negative max_retries: a ValueError that names the argument and the value."""
     llm.script()
+    ordinary = submission.run(makes, llm.url, llm.name, ["A text."], {"max_retries": 0})
     got = submission.run(research, llm.url, llm.name, documents, "Well?", options)
-    expect(got).raises(ValueError, mentioning=words)
+    expect(got).raises(ValueError, mentioning=words, unlike=ordinary)
 
 
 # --- time ---------------------------------------------------------------------------------------------------------

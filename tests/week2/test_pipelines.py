@@ -213,9 +213,12 @@ def test_no_texts_no_work(submission):
 @pytest.mark.parametrize("batch_size", [0, -3])
 def test_a_batch_of_none_is_refused(submission, draw, batch_size):
     """A batch_size below 1 is a ValueError naming it and the value."""
-    texts, options = some(draw, 3), {"batch_size": batch_size}
-    got = submission.run(classify, FOLDER, oracle.config(), oracle.state(), texts, {}, False, options)
-    expect(got).raises(ValueError, mentioning=["batch_size", str(batch_size)])
+    texts = some(draw, 3)
+    got, ordinary = (
+        submission.run(classify, FOLDER, oracle.config(), oracle.state(), texts, {}, False, {"batch_size": size})
+        for size in (batch_size, 2)
+    )
+    expect(got).raises(ValueError, mentioning=["batch_size", batch_size], unlike=ordinary)
 
 
 # --- any text -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from grading import expect
 from tests.kernels import COMPILED, INTERPRETED, compile_for_hopper, deviations, guarded, on_memory_full_of_nan, watch
 from tests.kernels import compiled_on_a_gpu as compiled_on_a_gpu
 from tests.oracles import selective_scan as oracle
-from tests.week1.test_selective_scan import IN_FLOAT32, drawn, sliced, transposed
+from tests.oracles.precision import IN_FLOAT32
+from tests.week1.test_selective_scan import drawn, sliced, transposed
 
 pytestmark = [
     pytest.mark.needs("triton", "Triton runs on Linux, pip install triton"),
@@ -161,9 +162,10 @@ def test_a_B_or_C_that_does_not_fit_is_refused(submission, draw):
     """A wrong shape of B or C, and groups that do not divide the channels, raise a ValueError that names it."""
     for matrix in ("B", "C"):
         arguments = amid_nan(draw, 2, 6, 9, 3)
+        ordinary = submission.call("selective_scan", **arguments)
         for shape in ((2, 4, 3, 9), (2, 1, 9), (2, 3, 8), (6, 1)):
             got = submission.call("selective_scan", **arguments | {matrix: draw.normal(*shape)})
-            expect(got).raises(ValueError, mentioning=[matrix, 6, *shape])
+            expect(got).raises(ValueError, mentioning=[matrix, 6, *shape], unlike=ordinary)
 
 
 # --- Δ, D, z and the last state -------------------------------------------------------------------------------------

@@ -319,7 +319,8 @@ def test_what_it_cannot_do_is_refused(submission, draw, option):
 @pytest.mark.parametrize("name", ["sdpa", "eager", "flash_attention_2"])
 def test_names_of_transformers_own_are_refused(submission, name):
     """One of transformers' own names raises ValueError, which shows it."""
-    expect(submission.run(overwritten, name)).raises(ValueError, mentioning=[name])
+    got, ordinary = (submission.run(overwritten, each) for each in (name, NAME))
+    expect(got).raises(ValueError, mentioning=[name], unlike=ordinary)
 
 
 # --- in decoders ------------------------------------------------------------------------------------------------------
@@ -824,7 +825,8 @@ def test_broken_kernels(submission):
 @pytest.mark.handout("errors")
 def test_a_wrong_path(submission):
     """For a path without a model, from_pretrained's own OSError is raised."""
-    expect(submission.run(best, {}, None, None, "bfloat16", {})).raises(OSError)
+    got, ordinary = (submission.run(best, {}, None, config, "bfloat16", {}) for config in (None, SMALL))
+    expect(got).raises(OSError, unlike=ordinary)
 
 
 @has_kernels

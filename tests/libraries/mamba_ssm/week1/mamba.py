@@ -38,8 +38,6 @@ class Mamba(mamba_simple.Mamba):
         conv_bias=True,
         bias=False,
     ):
-        if dt_init not in ("random", "constant"):
-            raise NotImplementedError("mamba-ssm refuses with a NotImplementedError that names nothing")
         sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "dt_rank": dt_rank}
         steps = {"dt_min": dt_min, "dt_max": dt_max, "dt_init": dt_init, "dt_scale": dt_scale}
         super().__init__(
@@ -52,16 +50,10 @@ class Mamba(mamba_simple.Mamba):
             return super().forward(hidden_states, None if states is None else prompt)
 
     def step(self, hidden_states, conv_state, ssm_state):
-        if hidden_states.size(1) != 1:
-            raise NotImplementedError("mamba-ssm refuses with an AssertionError that does not say how many there are")
         with _kernels_for(hidden_states):
             return super().step(hidden_states, conv_state, ssm_state)
 
     def allocate_inference_cache(self, batch_size, max_seqlen, dtype=None):
-        if dtype is None and self.dt_proj.weight.dtype.itemsize < 4:
-            raise NotImplementedError("mamba-ssm's states have the weights' dtype")
-        if self.expand != int(self.expand):
-            raise NotImplementedError("mamba-ssm makes states for a whole number of channels in each of d_model")
         return super().allocate_inference_cache(batch_size, max_seqlen, dtype)
 
 

@@ -7,21 +7,14 @@ def sinusoidal_positions(length, d_model):
     raise NotImplementedError("PyTorch has no position encodings")
 
 
-def _check(activation):
-    if isinstance(activation, str) and activation not in ("relu", "gelu"):
-        raise NotImplementedError("PyTorch raises a RuntimeError")
-
-
 class EncoderLayer(nn.TransformerEncoderLayer):
     def __init__(self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", **options):
-        _check(activation)
         options = {"batch_first": True, **options}
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, **options)
 
 
 class DecoderLayer(nn.TransformerDecoderLayer):
     def __init__(self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", **options):
-        _check(activation)
         options = {"batch_first": True, **options}
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, **options)
 

@@ -16,10 +16,6 @@ def tiled_attention(
         raise NotImplementedError("scaled_dot_product_attention returns no lse")
     if softcap:
         raise NotImplementedError("scaled_dot_product_attention has no softcap")
-    if block_q < 1 or block_k < 1:
-        raise NotImplementedError("scaled_dot_product_attention takes no block sizes")
-    if q.size(2) % k.size(2):
-        raise NotImplementedError("PyTorch raises a RuntimeError that does not say how many heads there are")
     left, right = window_size[0], 0 if causal else window_size[1]
     distance = torch.arange(k.size(1)) - torch.arange(q.size(1))[:, None] - (k.size(1) - q.size(1))
     mask = torch.ones_like(distance, dtype=torch.bool)

@@ -17,8 +17,6 @@ def _cache(config, states, begun):
 
 def _new_states(config, weight, batch_size, dtype):
     """The states that a cache creates when it is first written to."""
-    if dtype is None and weight.dtype.itemsize < 4:
-        raise NotImplementedError("transformers' states have the weights' dtype")
     sizes = (config.conv_kernel, config.state_size)
     return tuple(weight.new_zeros(batch_size, config.intermediate_size, size, dtype=dtype) for size in sizes)
 
@@ -39,10 +37,6 @@ class Mamba(MambaMixer):
         conv_bias=True,
         bias=False,
     ):
-        if dt_init not in ("random", "constant"):
-            raise NotImplementedError("transformers takes any dt_init, and does nothing")
-        if expand != int(expand):
-            raise NotImplementedError("transformers expands by whole numbers")
         config = MambaConfig(
             hidden_size=d_model,
             state_size=d_state,
@@ -65,8 +59,6 @@ class Mamba(MambaMixer):
         return super().forward(hidden_states, cache_params=cache)
 
     def step(self, hidden_states, conv_state, ssm_state):
-        if hidden_states.size(1) != 1:
-            raise NotImplementedError("transformers has no method for one step, and begins anew with several positions")
         cache = _cache(self.config, [(conv_state, ssm_state)], begun=True)
         return super().forward(hidden_states, cache_params=cache), conv_state, ssm_state
 

@@ -1,13 +1,10 @@
 """transformers' RWKV-4: its CPU loop and its modules."""
 
-import torch
 from transformers import RwkvConfig, RwkvForCausalLM
 from transformers.models.rwkv.modeling_rwkv import RwkvFeedForward, RwkvSelfAttention, rwkv_linear_attention_cpu
 
 
 def wkv(time_decay, time_first, key, value, state=None, return_state=False):
-    if key.dtype == torch.float64:
-        raise NotImplementedError("transformers takes its keys to float32")
     return rwkv_linear_attention_cpu(time_decay, time_first, key, value, state, return_state)
 
 
@@ -24,8 +21,6 @@ class TimeMix(RwkvSelfAttention):
         super().__init__(_config(config), layer_id)
 
     def forward(self, hidden, state=None, use_cache=False):
-        if state is not None and self.attention_hidden_size != hidden.size(-1):
-            raise NotImplementedError("transformers' state is hidden_size wide")
         return super().forward(hidden, state, use_cache)
 
 
@@ -39,7 +34,5 @@ class RwkvLM(RwkvForCausalLM):
         super().__init__(_config(config))
 
     def forward(self, input_ids, state=None, use_cache=False):
-        if use_cache and self.config.attention_hidden_size != self.config.hidden_size:
-            raise NotImplementedError("transformers' state is hidden_size wide")
         output = super().forward(input_ids, state=state, use_cache=use_cache)
         return (output.logits, output.state) if use_cache else output.logits

@@ -12,16 +12,8 @@ def scaled_dot_product_attention(
 ):
     if query.dim() != 4:
         raise NotImplementedError("transformers' attention takes (batch, head, length, channel)")
-    if not query.numel():
-        raise NotImplementedError("transformers' attention takes no empty batch")
-    if attn_mask is not None and attn_mask.dim() == 1:
-        raise NotImplementedError("transformers' attention takes no 1-D mask")
-    if is_causal and (attn_mask is not None or query.size(2) == 1):
-        raise NotImplementedError("transformers ignores is_causal beside a mask, and for a single query")
-    if enable_gqa and query.size(1) % key.size(1):
-        raise NotImplementedError("transformers checks the numbers of heads in its configurations")
     layer = SimpleNamespace(num_key_value_groups=query.size(1) // key.size(1), training=True)
-    if is_causal or query.dtype == torch.float64 or not _takes_eagerly(attn_mask):
+    if is_causal or not _takes_eagerly(attn_mask):
         output, _ = sdpa_attention_forward(
             layer, query, key, value, attn_mask, dropout_p, scaling=scale, is_causal=is_causal
         )

@@ -53,8 +53,8 @@ def test_weights_of_zero(submission, draw):
 @pytest.mark.handout("weights")
 def test_wrong_length_is_refused(submission, draw):
     """Weights of another length are refused."""
-    got = submission.call("weighted_mean", draw.normal(3, 8), draw.uniform(7))
-    expect(got).raises(ValueError, mentioning=["7", "8"])
+    got, ordinary = (submission.call("weighted_mean", draw.normal(3, 8), draw.uniform(length)) for length in (7, 8))
+    expect(got).raises(ValueError, mentioning=[7, 8], unlike=ordinary)
 
 
 @pytest.mark.points(2)

@@ -142,6 +142,6 @@ class JambaLM(nn.Module):
             dt, b, cc = part.x_proj(now).split([c.mamba_dt_rank, c.mamba_d_state, c.mamba_d_state], -1)
             dt = F.softplus(part.dt_proj(norm(part.dt_layernorm, dt, eps)))[..., None]
             b, cc = norm(part.b_layernorm, b, eps)[:, None], norm(part.c_layernorm, cc, eps)[:, None]
-            state = state * torch.exp(-dt * part.A_log.exp()) + dt * b * now[..., None]
+            state = state * torch.exp(-dt * part.A_log.float().exp()) + dt * b * now[..., None]
             ys.append(((state * cc).sum(-1) + part.D * now) * F.silu(z[:, t]))
-        return part.out_proj(torch.stack(ys, 1)), (recent, state)
+        return part.out_proj(torch.stack(ys, 1).to(x.dtype)), (recent, state)
