@@ -66,7 +66,7 @@ def turn_by_turn(llm, *turns, answer="It lies by the sea.", needed=True):
     tell(llm, speak, needed)
 
 
-FINISH = ("finish", {})
+FINISH: tuple[str, dict[str, str]] = ("finish", {})
 
 
 def heard(llm, number):

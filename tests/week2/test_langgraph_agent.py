@@ -152,9 +152,9 @@ def in_own_process(work, journal, filename):
             os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         journal.note("died", os.WTERMSIG(status))
-    for what, *error in journal.events():
+    for what, *details in journal.events():
         if what == "broke":
-            raise (NotImplementedError if error[0] == "NotImplementedError" else RuntimeError)(error[1])
+            raise (NotImplementedError if details[0] == "NotImplementedError" else RuntimeError)(details[1])
 
 
 def play(module, url, name, kind, processes, found=None, stored=True, dies=0, max_rounds=None):
