@@ -17,6 +17,7 @@ import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -208,6 +209,7 @@ class Model(nn.Module):
         logits = nn.functional.one_hot(answer % self.classes, self.classes).float() * 4 - 2
         if self.drawn:
             logits = torch.rand(len(input_ids), self.classes)
+            self.notes[-1]["drawn"] = logits[0, 0].item()
         return SimpleNamespace(
             logits=logits.masked_fill((input_ids == VOCABULARY["nan"]).any(1, keepdim=True), math.nan)
         )
@@ -230,29 +232,47 @@ class QueueingModel(Model):
         self.pace.work()
 
 
+@contextlib.contextmanager
+def accelerator(work):
+    """A stand-in for an accelerator: whoever waits for it, by torch.accelerator or by torch.cuda, does this work."""
+
+    def synchronize(device=None):
+        work()
+
+    with contextlib.ExitStack() as stack:
+        for kind in (torch.accelerator, torch.cuda):
+            stack.enter_context(patch.multiple(kind, is_available=lambda: True, synchronize=synchronize))
+        yield
+
+
 # --- evaluating it ------------------------------------------------------------------------------------------------
 
 
-def evaluated(module, columns, options, *, model=None, pace=None, memory=None, tokenizer_ms=0):
+def evaluated(module, columns, options, *, model=None, pace=None, memory=None, tokenizer_ms=0, accelerated=False):
     """The report of an evaluation and what the model saw, without anything that varies.
 
-    model, pace and memory: settings of the classes Model, Pace and Memory.
+    model, pace and memory: settings of the classes Model, Pace and Memory. accelerated: what the model queues is done
+    by a stand-in for an accelerator, not by the model's own synchronize().
     """
     model, pace, memory = model or {}, pace or {}, memory or {}
     dataset, typed = Dataset(columns), model.get("typed", False)
     tokenizer = tokenizer_of(VOCABULARY, ("[CLS]", "[SEP]"), typed, tokenizer_ms)
-    kind = QueueingModel if pace.get("queued") else Model
+    kind = QueueingModel if pace.get("queued") and not accelerated else Model
     expected = math.inf
     if pace.get("last_calls"):  # an evaluation beforehand shows how many calls there are
         trial = kind(Pace(), Memory(**memory), **model)
         evaluate_once(module, trial, tokenizer, dataset, options)
         expected = len(trial.notes)
     classifier = kind(Pace(**pace, expected=expected), Memory(**memory), **model)
-    report, after = evaluate_once(module, classifier, tokenizer, dataset, options)
+    with accelerator(classifier.pace.work) if accelerated else contextlib.nullcontext():
+        report, after = evaluate_once(module, classifier, tokenizer, dataset, options)
     if report is None:
         return {"after": after}
     batches = math.ceil(len(dataset) / options.get("batch_size", 16))
     result = {"after": after, "seen": seen_by(classifier, batches, options), **plain_parts(report)}
+    if classifier.drawn:
+        numbers = [call["drawn"] for call in classifier.notes]
+        result["passes from the seed"] = passes_from(options.get("seed", 0), numbers, len(dataset), classifier, options)
     if pace:
         result |= judged_times(report, classifier.pace, batches)
     if memory:
@@ -289,6 +309,15 @@ def seen_by(model, batches, options):
     }
 
 
+def passes_from(seed, numbers, texts, model, options):
+    """How many passes, as far as they were asked for, drew what torch's random numbers give from this seed on."""
+    generator, size = torch.Generator().manual_seed(seed), options["batch_size"]
+    batches = [min(size, texts - start) for start in range(0, texts, size)]
+    right = [torch.rand(each, model.classes, generator=generator)[0, 0].item() for each in batches]
+    found = sum(numbers[start : start + len(right)] == right for start in range(len(numbers)))
+    return min(found, options.get("repeats", 3))
+
+
 def plain_parts(report):
     """The types in a report, its answers, and numbers that do not depend on the machine."""
     kinds = {key: type(value).__name__ for key, value in sorted(report.items())}
@@ -300,6 +329,7 @@ def plain_parts(report):
         "predictions": [int(each) for each in report["predictions"]],
         "throughput × sec": round(report["throughput"] * sec, 3),
         "sec is within sec_spread": quickest <= sec <= slowest,
+        "sec and sec_spread are one number": quickest == sec == slowest,
     }
 
 
@@ -309,6 +339,8 @@ def judged_times(report, pace, batches):
     usual, odd = pace.usual, pace.odd or pace.usual
 
     def judge(seconds, slept):
+        if seconds < 0.05 * batches * min(slept):
+            return "next to nothing"
         if seconds < 0.85 * batches * min(slept):
             return "too short"
         return "right" if seconds < 1.5 * batches * max(slept) + 0.01 else "too long"
@@ -435,6 +467,15 @@ def test_every_batch_has_the_same_length(submission, draw):
 
 
 @pytest.mark.points(1)
+@pytest.mark.handout("form")
+def test_sizes_may_be_left_out(submission, draw):
+    """Without sizes, a batch has 16 texts of 256 tokens."""
+    shapes = submission.run(evaluated, columns_of(*some(draw, 17)), {}).output["seen"]["batches"]
+    right = [[1, 256], [16, 256]]
+    expect.that(shapes == right, "the batches have wrong shapes", expected=str(right), got=str(shapes))
+
+
+@pytest.mark.points(1)
 @pytest.mark.handout("length")
 def test_all_that_the_tokenizer_says_is_passed(submission, draw):
     """The model gets everything that the tokenizer returns, token types included, but no labels."""
@@ -485,6 +526,19 @@ def test_random_numbers_are_repeatable(submission, draw):
     expect.that(first != other, "a different seed gave the same twelve answers")
     kept = all(report["after"]["random numbers"] for report in reports)
     expect.that(kept, "the evaluation changed the state of torch's random numbers")
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("seed")
+def test_each_pass_begins_at_the_seed(submission, draw):
+    """Each pass draws the random numbers of the seed, which is 0 by default, whatever was drawn before it."""
+    columns = columns_of(*some(draw, 7))
+    for options in ({"seed": 11, "warmup": 1, "repeats": 2}, {"warmup": 4, "repeats": 3}):
+        options |= {"batch_size": 3, "max_length": 8}
+        found = submission.run(evaluated, columns, options, model={"drawn": True}).output["passes from the seed"]
+        seed, repeats = options.get("seed", 0), options["repeats"]
+        right = found == repeats
+        expect.that(right, f"{found} passes draw the random numbers of seed {seed}; {repeats} were timed")
 
 
 # --- the clock ----------------------------------------------------------------------------------------------------
@@ -539,6 +593,14 @@ def test_queued_work_is_waited_for(submission, draw):
 
 
 @pytest.mark.points(1)
+@pytest.mark.handout("clock")
+def test_the_accelerator_is_waited_for(submission, draw):
+    """Where there is an accelerator, it is synchronised before each reading of the clock."""
+    options = {"batch_size": 2, "max_length": 8, "warmup": 9, "repeats": 1}
+    check_clock(submission, *some(draw, 4), options, pace={"ms": 8, "queued": True}, accelerated=True)
+
+
+@pytest.mark.points(1)
 @pytest.mark.handout("average")
 @pytest.mark.parametrize("factor", [9.0, 0.05], ids=["interrupted", "lucky"])
 def test_an_odd_pass_does_not_move_the_median(submission, draw, factor):
@@ -561,7 +623,9 @@ def test_there_are_as_many_repeats_as_asked_for(submission, draw):
     """There are as many timed passes as repeats says, and nothing observes memory during them."""
     for repeats in (1, 5):
         options = {"batch_size": 2, "max_length": 8, "repeats": repeats, "warmup": 3}
-        seen = check(submission, *some(draw, 5), options)["seen"]
+        report = check(submission, *some(draw, 5), options)
+        seen, one = report["seen"], report["sec and sec_spread are one number"]
+        expect.that(one or repeats > 1, "one pass was to be timed, but sec and both ends of sec_spread are not equal")
         expect.that(seen["enough calls"], "too few calls of the model for warmup and repeats")
         expect.that(seen["enough unwatched calls"], "something observes memory while the clock runs")
 
@@ -672,12 +736,14 @@ ONE_REPEAT = {"warmup": 0, "repeats": 1}
 class LengthModel(nn.Module):
     """A classifier that answers 1 for a text that fills its row, as one that is cut off does.
 
-    token_mb: held for a moment for each token of a row. fails: {"name", "length", "kind"} of calls that raise.
+    It notes the first random number of each call in `drawn`. token_mb: held for a moment for each token of a row.
+    fails: {"name", "length", "kind"} of calls that raise.
     """
 
     def __init__(self, name, calls, most=None, token_mb=0, fails=None):
         super().__init__()
         self.name, self.calls, self.token_mb, self.fails = name, calls, token_mb, fails
+        self.drawn = []
         self.one = nn.Parameter(torch.ones(1))
         self.config = SimpleNamespace(num_labels=2, id2label={0: "short", 1: "long"})
         if most:
@@ -694,6 +760,7 @@ class LengthModel(nn.Module):
     def forward(self, input_ids, attention_mask):
         length = input_ids.size(1)
         self.calls.append(length)
+        self.drawn.append(torch.rand(()).item())
         if self.fails and (self.fails["name"], self.fails["length"]) == (self.name, length):
             fail(self.fails["kind"])
         hold(length * self.token_mb)
@@ -717,8 +784,19 @@ def compared(module, names, lengths, options, *, batch_size=2, changed=None, **m
     changed: what differs in the last entry: "batch_size", "dtype", "text", "label". model: settings of LengthModel.
     """
     calls = []
+    entries = entries_of(names, calls, batch_size, **model)
+    change(entries[-1], changed)
+    try:
+        rows = module.compare(entries, iter(lengths), **options)
+    except ValueError as error:
+        raise ValueError(f"{error} [the models were called {len(calls)} times]") from None
+    return [plain_row(row, bool(model.get("token_mb"))) for row in rows]
+
+
+def entries_of(names, calls, batch_size=2, **model):
+    """What `compare` is given: a LengthModel for each name."""
     tokenizer = tokenizer_of({"[PAD]": 0, "[UNK]": 1, "so": 2})
-    entries = [
+    return [
         {
             "name": name,
             "model": LengthModel(name, calls, **model),
@@ -733,12 +811,6 @@ def compared(module, names, lengths, options, *, batch_size=2, changed=None, **m
         }
         for name in names
     ]
-    change(entries[-1], changed)
-    try:
-        rows = module.compare(entries, iter(lengths), **options)
-    except ValueError as error:
-        raise ValueError(f"{error} [the models were called {len(calls)} times]") from None
-    return [plain_row(row, bool(model.get("token_mb"))) for row in rows]
 
 
 def change(entry, what):
@@ -793,6 +865,31 @@ def test_every_model_is_measured_at_every_length(submission):
     names, lengths = ["small", "a", "other"], [16, 40, 4]
     rows = submission.run(compared, names, lengths, ONE_REPEAT).output
     expect_rows(rows, expected_rows(names, lengths))
+
+
+def settings_kept(module, names, options, warmup, repeats, seed):
+    """For each model: whether it had all of its calls, and whether each timed pass began at the seed."""
+    entries = entries_of(names, [])
+    module.compare(entries, [16], **options)
+    batches = math.ceil(len(LENGTHS_OF_TEXTS) / 2)
+    first = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
+    drawn = [entry["model"].drawn for entry in entries]
+    return {
+        "calls": [len(each) >= warmup + repeats * batches for each in drawn],
+        "seed": [each.count(first) >= repeats for each in drawn],
+    }
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("compare")
+def test_every_model_is_measured_with_the_same_settings(submission):
+    """warmup, repeats and seed, given or left out, hold for each model as they do in evaluate."""
+    defaults = {"warmup": 2, "repeats": 3, "seed": 0}
+    for options in ({}, {"warmup": 40, "repeats": 1, "seed": 7}, {"warmup": 0, "repeats": 12, "seed": 8}):
+        settings = defaults | options
+        kept = submission.run(settings_kept, ["a", "b"], options, *settings.values()).output
+        for what, those in (("calls", "warmup and repeats ask for"), ("seed", "the same passes from the seed need")):
+            expect.that(all(kept[what]), f"with {settings}, a model had fewer calls than {those}: {kept[what]}")
 
 
 @pytest.mark.points(2)
