@@ -393,8 +393,14 @@ def test_all_turns_can_be_used(submission, llm):
 @pytest.mark.points(1)
 @pytest.mark.handout("limit")
 def test_an_unreadable_reply_is_not_asked_for_again(submission, llm):
-    """If no reply has the form that was asked for, there are still at most max_iters + 1 requests."""
-    tell(llm, lambda request: say("Let me think about it."))
+    """If the last reply, which should be the answer, cannot be read, there are still at most max_iters + 1 requests."""
+
+    def speak(request):
+        if "next_tool_name" not in asked(request):
+            return say("Let me think about it.")
+        return reply(request, next_thought="Look!", next_tool_name="lookup", next_tool_args={"query": "Busan"})
+
+    tell(llm, speak)
     for max_iters in (1, 3):
         run_agent(submission, llm, max_iters=max_iters)
         count, most = len(llm.requests), max_iters + 1

@@ -506,11 +506,12 @@ def test_no_graph_is_built(submission, draw):
 @pytest.mark.handout("modes")
 @pytest.mark.parametrize("failing", [False, True], ids=["success", "exception"])
 def test_modes_are_afterwards_as_before(submission, draw, failing):
-    """Each module keeps its mode, even if only part of the model is training or a call fails."""
+    """Each module keeps its mode, even if only part of the model is training or a call fails; so do random numbers."""
     for traits in ({}, {"training": True}, {"training": True, "frozen": True}):
         columns, model = columns_of(*some(draw, 5)), traits | {"failing": failing}
         report = submission.run(evaluated, columns, {"batch_size": 2, "max_length": 9}, model=model).output
         expect.that(report["after"]["modes"], "the evaluation changed the mode of a module of the model")
+        expect.that(report["after"]["random numbers"], "the evaluation changed the state of torch's random numbers")
 
 
 @pytest.mark.points(1)
@@ -781,7 +782,8 @@ def fail(kind):
 def compared(module, names, lengths, options, *, batch_size=2, changed=None, **model):
     """The rows of `compare`, without anything that varies.
 
-    changed: what differs in the last entry: "batch_size", "dtype", "text", "label". model: settings of LengthModel.
+    changed: what differs in the last entry: "batch_size", "dtype", "device", "text", "label". model: settings of
+    LengthModel.
     """
     calls = []
     entries = entries_of(names, calls, batch_size, **model)
@@ -818,6 +820,8 @@ def change(entry, what):
         entry["batch_size"] = 3
     if what == "dtype":
         entry["model"].double()
+    if what == "device":
+        entry["model"].to("meta")
     if what in ("text", "label"):
         entry["dataset"].columns[what][3] = {"text": "so so", "label": 0}[what]
 
@@ -923,9 +927,9 @@ def test_another_error_is_an_error(submission):
 
 @pytest.mark.points(1)
 @pytest.mark.handout("compare")
-@pytest.mark.parametrize("changed", ["batch_size", "dtype", "dataset"])
+@pytest.mark.parametrize("changed", ["batch_size", "dtype", "device", "dataset"])
 def test_unlike_entries_are_not_compared(submission, changed):
-    """Entries that differ in batch size, dtype or data are a ValueError naming the two, before any call."""
+    """Entries that differ in batch size, dtype, device or data are a ValueError naming the two, before any call."""
     for what in ("text", "label") if changed == "dataset" else (changed,):
         got = submission.run(compared, ["ada", "bob", "cem"], [16], {}, changed=what)
         expect(got).raises(ValueError, mentioning=[changed, "cem", "called 0 times"])
@@ -1051,12 +1055,12 @@ def test_the_table_has_a_line_for_each_row(submission):
     expect.that(good, "a row without numbers should say out of memory and not None", got=lines[3])
 
 
-def recorded(module, rows):
+def recorded(module, rows, as_path):
     """The strict JSON that `write_record` writes over an existing file, and the files there are then."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "record.json")
         path.write_text("x" * 100_000)
-        module.write_record(rows, str(path))
+        module.write_record(rows, path if as_path else str(path))
         record = json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse_constant)
         files = [each.name for each in Path(folder).iterdir()]
     environment = record["environment"]
@@ -1078,12 +1082,13 @@ def refuse_constant(constant):
 def test_the_record_holds_rows_and_environment(submission):
     """The record is one file of strict JSON: the rows, every number exact, and the environment."""
     rows = rows_of("throughput", 버트={128: 41.12345678901234, 8192: None}, mamba={128: 30.5})
-    record = submission.run(recorded, rows).output
-    expect.that(record["rows"] == rows, "wrong rows", expected=str(rows[0]), got=str(record["rows"][:1]))
-    expected = {"files": ["record.json"], "versions": [True, True], "threads": True}
-    expected |= {"others": ["platform", "transformers"]}
-    found = {key: record[key] for key in expected}
-    expect.that(found == expected, "wrong file or environment", expected=str(expected), got=str(found))
+    for as_path in (False, True):
+        record = submission.run(recorded, rows, as_path).output
+        expect.that(record["rows"] == rows, "wrong rows", expected=str(rows[0]), got=str(record["rows"][:1]))
+        expected = {"files": ["record.json"], "versions": [True, True], "threads": True}
+        expected |= {"others": ["platform", "transformers"]}
+        found = {key: record[key] for key in expected}
+        expect.that(found == expected, "wrong file or environment", expected=str(expected), got=str(found))
 
 
 def plotted(module, rows):
