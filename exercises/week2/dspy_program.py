@@ -54,7 +54,7 @@ def react_agent(tools: Sequence[Callable[..., str]], max_iters: int = 5) -> dspy
     The model is asked as in `dspy.ReAct`: each turn for next_thought, next_tool_name (a tool's name, or finish) and
     next_tool_args (a JSON object); it is told the result, and finally asked for the answer. It is told the tools' names
     and docstrings. After max_iters turns it is asked for the answer, finished or not: at most max_iters + 1 requests in
-    all.
+    all, even if a reply cannot be read.
 
     A tool that raises, arguments that do not fit the tool or are not a JSON object, and an unknown tool do not end the
     run: the model's next request says what was wrong, and still holds the earlier results. Each call by the model runs
@@ -70,7 +70,7 @@ def examples(rows: Iterable[Mapping[str, Any]]) -> list[dspy.Example]:
     """The rows as examples, in order, with `question` declared the input and everything else a label.
 
     Args:
-        rows: {"question": str, "answer": …}, possibly with more fields; not modified.
+        rows: {"question": str, "answer": …}, possibly with more fields; not modified. May be an iterator.
     """
     raise NotImplementedError
 

@@ -36,7 +36,8 @@ def index(documents: Sequence[dict[str, Any]]) -> InMemoryDocumentStore:
 
     A word finds the documents that contain it, in upper or lower case. A Korean word of two syllables or more also
     finds those in which particles or other words are attached to it: 부산 finds 부산은 and 부산역에서, ahead of
-    documents that contain only its syllables (산은, 부부). It may have a particle itself: 부산을 finds 부산은.
+    documents that contain only its syllables (산은, 부부). It may have a particle itself: 부산을 finds 부산은. Words of
+    other scripts are found beside Hangul too: ktx and KTX로 find KTX로.
 
     Args:
         documents: {"content", "meta"} each; not modified. May be empty.

@@ -85,6 +85,11 @@ def late(reply: Reply, seconds: float) -> Reply:
     return replace(reply, seconds=seconds)
 
 
+def held(reply: Reply, wait: Callable[[], object]) -> Reply:
+    """The answer arrives when `wait()` has returned, which other requests may depend on."""
+    return replace(reply, wait=wait)
+
+
 Answer = Callable[[ChatRequest], Reply]
 
 
@@ -136,6 +141,8 @@ class ScriptedModel:
             reply = self._next(request)
             self._replies_sent.append(reply.text)
         time.sleep(reply.seconds)
+        if reply.wait is not None:
+            reply.wait()
         return response(reply, request)
 
     def _next(self, request: ChatRequest) -> Reply:

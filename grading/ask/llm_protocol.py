@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ class Reply:
     status: int = 200
     body: str | None = None  # sent verbatim
     seconds: float = 0.0  # to wait before it is sent
+    wait: Callable[[], object] | None = None  # called before it is sent, and returns when it may be
 
 
 @dataclass(frozen=True)

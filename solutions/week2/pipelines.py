@@ -20,6 +20,9 @@ class SentimentPipeline:
     The pipeline works with the model and the tokenizer that it is given, not with copies: if the weights are trained
     later, later answers use them. Making a pipeline changes nothing about the model.
 
+    The steps from text to label are written here, with the model and the tokenizer: no pipeline of transformers
+    (`transformers.pipeline` or a subclass of `transformers.Pipeline`) is made for them.
+
     Args:
         model: any sequence classifier of transformers, an encoder or a decoder, with any number of classes, in any
             floating-point dtype, on any device, in training or eval mode.

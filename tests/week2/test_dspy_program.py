@@ -66,7 +66,7 @@ def turn_by_turn(llm, *turns, answer="It lies by the sea.", needed=True):
     tell(llm, speak, needed)
 
 
-FINISH = ("finish", {})
+FINISH: tuple[str, dict[str, str]] = ("finish", {})
 
 
 def heard(llm, number):
@@ -124,10 +124,10 @@ KINDS = ("predict", "chain_of_thought")
 
 
 def ask(module, url, model, questions, kind="predict", **client):
-    """The answers of one program, each with its type."""
+    """The answers of one program, each with its type. A `kind` of None is left out."""
     import dspy
 
-    program = module.predictor(kind)
+    program = module.predictor() if kind is None else module.predictor(kind)
     with dspy.context(lm=module.connect(url, model, **client)):
         answers = [program(question=question).answer for question in questions]
     return [(answer, type(answer).__name__) for answer in answers]
@@ -253,16 +253,17 @@ def reason(module, url, model, question):
 @pytest.mark.points(2)
 @pytest.mark.handout("signature")
 def test_a_chain_of_thought_reasons_first(submission, llm):
-    """chain_of_thought asks for reasoning, then the answer, and returns both; predict asks for none."""
+    """chain_of_thought asks for reasoning, then the answer, and returns both; predict, the default, asks for none."""
     always(llm, reasoning="Seven is one more than six.", answer=7)
     expect(submission.run(reason, llm.url, llm.name, "What follows six?")).equal_to(("Seven is one more than six.", 7))
     fields = asked(heard(llm, 0))
     expect.that(
         fields[:2] == ["reasoning", "answer"], f"the model was asked for the fields {', '.join(fields)}, in this order"
     )
-    submission.run(ask, llm.url, llm.name, ["What follows six?"], "predict").require_answer()
-    fields = asked(heard(llm, 0))
-    expect.that("reasoning" not in fields, f"predictor('predict') asks for {', '.join(fields)}")
+    for kind, call in (("predict", "predictor('predict')"), (None, "predictor()")):
+        submission.run(ask, llm.url, llm.name, ["What follows six?"], kind).require_answer()
+        fields = asked(heard(llm, 0))
+        expect.that("reasoning" not in fields, f"{call} asks for {', '.join(fields)}")
 
 
 def makes(module, kind):
@@ -384,12 +385,34 @@ def test_a_model_that_never_stops_is_stopped(submission, llm):
 @pytest.mark.points(1)
 @pytest.mark.handout("limit")
 def test_all_turns_can_be_used(submission, llm):
-    """A model that needs max_iters turns gets them all."""
-    queries = ["Busan", "Seoul", "Jeju"]
-    turn_by_turn(llm, *[("lookup", {"query": query}) for query in queries])
-    outcome = finished(run_agent(submission, llm, max_iters=3))
-    expect.that(outcome["calls"] == [("lookup", query) for query in queries], f"the tool calls were {outcome['calls']}")
-    expect.that("Jeju has a lighthouse." in heard(llm, -1).text, "the last turn's result is lost")
+    """A model that needs max_iters turns, five by default, gets them all."""
+    for queries, options in (
+        (["Busan", "Seoul", "Jeju"], {"max_iters": 3}),
+        (["Busan", "Seoul", "Ulsan", "Mokpo", "Jeju"], {}),
+        (["Busan", "Seoul", "Ulsan", "Mokpo", "Yeosu", "Sokcho", "Jeju"], {"max_iters": 7}),
+    ):
+        turn_by_turn(llm, *[("lookup", {"query": query}) for query in queries])
+        outcome = finished(run_agent(submission, llm, **options))
+        right = [("lookup", query) for query in queries]
+        expect.that(outcome["calls"] == right, f"the tool calls were {outcome['calls']}")
+        expect.that("Jeju has a lighthouse." in heard(llm, -1).text, "the last turn's result is lost")
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("limit")
+def test_an_unreadable_reply_is_not_asked_for_again(submission, llm):
+    """If the last reply, which should be the answer, cannot be read, there are still at most max_iters + 1 requests."""
+
+    def speak(request):
+        if "next_tool_name" not in asked(request):
+            return say("Let me think about it.")
+        return reply(request, next_thought="Look!", next_tool_name="lookup", next_tool_args={"query": "Busan"})
+
+    tell(llm, speak)
+    for max_iters in (1, 3):
+        run_agent(submission, llm, max_iters=max_iters)
+        count, most = len(llm.requests), max_iters + 1
+        expect.that(1 <= count <= most, f"max_iters={max_iters}: {count} requests, at most {most} allowed")
 
 
 @pytest.mark.points(2)
@@ -463,7 +486,7 @@ def test_an_agent_asks_no_second_time(submission, llm):
 
 def split(module, rows):
     """Each example's inputs, labels and type; the type of the list; and the rows afterwards."""
-    made = module.examples(rows)
+    made = module.examples(iter(rows))
     parts = [(each.inputs().toDict(), each.labels().toDict(), type(each).__name__) for each in made]
     return parts, type(made).__name__, rows
 

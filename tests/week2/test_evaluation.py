@@ -17,6 +17,7 @@ import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -208,6 +209,7 @@ class Model(nn.Module):
         logits = nn.functional.one_hot(answer % self.classes, self.classes).float() * 4 - 2
         if self.drawn:
             logits = torch.rand(len(input_ids), self.classes)
+            self.notes[-1]["drawn"] = logits[0, 0].item()
         return SimpleNamespace(
             logits=logits.masked_fill((input_ids == VOCABULARY["nan"]).any(1, keepdim=True), math.nan)
         )
@@ -230,29 +232,47 @@ class QueueingModel(Model):
         self.pace.work()
 
 
+@contextlib.contextmanager
+def accelerator(work):
+    """A stand-in for an accelerator: whoever waits for it, by torch.accelerator or by torch.cuda, does this work."""
+
+    def synchronize(device=None):
+        work()
+
+    with contextlib.ExitStack() as stack:
+        for kind in (torch.accelerator, torch.cuda):
+            stack.enter_context(patch.multiple(kind, is_available=lambda: True, synchronize=synchronize))
+        yield
+
+
 # --- evaluating it ------------------------------------------------------------------------------------------------
 
 
-def evaluated(module, columns, options, *, model=None, pace=None, memory=None, tokenizer_ms=0):
+def evaluated(module, columns, options, *, model=None, pace=None, memory=None, tokenizer_ms=0, accelerated=False):
     """The report of an evaluation and what the model saw, without anything that varies.
 
-    model, pace and memory: settings of the classes Model, Pace and Memory.
+    model, pace and memory: settings of the classes Model, Pace and Memory. accelerated: what the model queues is done
+    by a stand-in for an accelerator, not by the model's own synchronize().
     """
     model, pace, memory = model or {}, pace or {}, memory or {}
     dataset, typed = Dataset(columns), model.get("typed", False)
     tokenizer = tokenizer_of(VOCABULARY, ("[CLS]", "[SEP]"), typed, tokenizer_ms)
-    kind = QueueingModel if pace.get("queued") else Model
+    kind = QueueingModel if pace.get("queued") and not accelerated else Model
     expected = math.inf
     if pace.get("last_calls"):  # an evaluation beforehand shows how many calls there are
         trial = kind(Pace(), Memory(**memory), **model)
         evaluate_once(module, trial, tokenizer, dataset, options)
         expected = len(trial.notes)
     classifier = kind(Pace(**pace, expected=expected), Memory(**memory), **model)
-    report, after = evaluate_once(module, classifier, tokenizer, dataset, options)
+    with accelerator(classifier.pace.work) if accelerated else contextlib.nullcontext():
+        report, after = evaluate_once(module, classifier, tokenizer, dataset, options)
     if report is None:
         return {"after": after}
     batches = math.ceil(len(dataset) / options.get("batch_size", 16))
     result = {"after": after, "seen": seen_by(classifier, batches, options), **plain_parts(report)}
+    if classifier.drawn:
+        numbers = [call["drawn"] for call in classifier.notes]
+        result["passes from the seed"] = passes_from(options.get("seed", 0), numbers, len(dataset), classifier, options)
     if pace:
         result |= judged_times(report, classifier.pace, batches)
     if memory:
@@ -289,6 +309,15 @@ def seen_by(model, batches, options):
     }
 
 
+def passes_from(seed, numbers, texts, model, options):
+    """How many passes, as far as they were asked for, drew what torch's random numbers give from this seed on."""
+    generator, size = torch.Generator().manual_seed(seed), options["batch_size"]
+    batches = [min(size, texts - start) for start in range(0, texts, size)]
+    right = [torch.rand(each, model.classes, generator=generator)[0, 0].item() for each in batches]
+    found = sum(numbers[start : start + len(right)] == right for start in range(len(numbers)))
+    return min(found, options.get("repeats", 3))
+
+
 def plain_parts(report):
     """The types in a report, its answers, and numbers that do not depend on the machine."""
     kinds = {key: type(value).__name__ for key, value in sorted(report.items())}
@@ -300,6 +329,7 @@ def plain_parts(report):
         "predictions": [int(each) for each in report["predictions"]],
         "throughput × sec": round(report["throughput"] * sec, 3),
         "sec is within sec_spread": quickest <= sec <= slowest,
+        "sec and sec_spread are one number": quickest == sec == slowest,
     }
 
 
@@ -309,6 +339,8 @@ def judged_times(report, pace, batches):
     usual, odd = pace.usual, pace.odd or pace.usual
 
     def judge(seconds, slept):
+        if seconds < 0.05 * batches * min(slept):
+            return "next to nothing"
         if seconds < 0.85 * batches * min(slept):
             return "too short"
         return "right" if seconds < 1.5 * batches * max(slept) + 0.01 else "too long"
@@ -435,6 +467,15 @@ def test_every_batch_has_the_same_length(submission, draw):
 
 
 @pytest.mark.points(1)
+@pytest.mark.handout("form")
+def test_sizes_may_be_left_out(submission, draw):
+    """Without sizes, a batch has 16 texts of 256 tokens."""
+    shapes = submission.run(evaluated, columns_of(*some(draw, 17)), {}).output["seen"]["batches"]
+    right = [[1, 256], [16, 256]]
+    expect.that(shapes == right, "the batches have wrong shapes", expected=str(right), got=str(shapes))
+
+
+@pytest.mark.points(1)
 @pytest.mark.handout("length")
 def test_all_that_the_tokenizer_says_is_passed(submission, draw):
     """The model gets everything that the tokenizer returns, token types included, but no labels."""
@@ -465,11 +506,12 @@ def test_no_graph_is_built(submission, draw):
 @pytest.mark.handout("modes")
 @pytest.mark.parametrize("failing", [False, True], ids=["success", "exception"])
 def test_modes_are_afterwards_as_before(submission, draw, failing):
-    """Each module keeps its mode, even if only part of the model is training or a call fails."""
+    """Each module keeps its mode, even if only part of the model is training or a call fails; so do random numbers."""
     for traits in ({}, {"training": True}, {"training": True, "frozen": True}):
         columns, model = columns_of(*some(draw, 5)), traits | {"failing": failing}
         report = submission.run(evaluated, columns, {"batch_size": 2, "max_length": 9}, model=model).output
         expect.that(report["after"]["modes"], "the evaluation changed the mode of a module of the model")
+        expect.that(report["after"]["random numbers"], "the evaluation changed the state of torch's random numbers")
 
 
 @pytest.mark.points(1)
@@ -485,6 +527,19 @@ def test_random_numbers_are_repeatable(submission, draw):
     expect.that(first != other, "a different seed gave the same twelve answers")
     kept = all(report["after"]["random numbers"] for report in reports)
     expect.that(kept, "the evaluation changed the state of torch's random numbers")
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("seed")
+def test_each_pass_begins_at_the_seed(submission, draw):
+    """Each pass draws the random numbers of the seed, which is 0 by default, whatever was drawn before it."""
+    columns = columns_of(*some(draw, 7))
+    for options in ({"seed": 11, "warmup": 1, "repeats": 2}, {"warmup": 4, "repeats": 3}):
+        options |= {"batch_size": 3, "max_length": 8}
+        found = submission.run(evaluated, columns, options, model={"drawn": True}).output["passes from the seed"]
+        seed, repeats = options.get("seed", 0), options["repeats"]
+        right = found == repeats
+        expect.that(right, f"{found} passes draw the random numbers of seed {seed}; {repeats} were timed")
 
 
 # --- the clock ----------------------------------------------------------------------------------------------------
@@ -539,6 +594,14 @@ def test_queued_work_is_waited_for(submission, draw):
 
 
 @pytest.mark.points(1)
+@pytest.mark.handout("clock")
+def test_the_accelerator_is_waited_for(submission, draw):
+    """Where there is an accelerator, it is synchronised before each reading of the clock."""
+    options = {"batch_size": 2, "max_length": 8, "warmup": 9, "repeats": 1}
+    check_clock(submission, *some(draw, 4), options, pace={"ms": 8, "queued": True}, accelerated=True)
+
+
+@pytest.mark.points(1)
 @pytest.mark.handout("average")
 @pytest.mark.parametrize("factor", [9.0, 0.05], ids=["interrupted", "lucky"])
 def test_an_odd_pass_does_not_move_the_median(submission, draw, factor):
@@ -561,7 +624,9 @@ def test_there_are_as_many_repeats_as_asked_for(submission, draw):
     """There are as many timed passes as repeats says, and nothing observes memory during them."""
     for repeats in (1, 5):
         options = {"batch_size": 2, "max_length": 8, "repeats": repeats, "warmup": 3}
-        seen = check(submission, *some(draw, 5), options)["seen"]
+        report = check(submission, *some(draw, 5), options)
+        seen, one = report["seen"], report["sec and sec_spread are one number"]
+        expect.that(one or repeats > 1, "one pass was to be timed, but sec and both ends of sec_spread are not equal")
         expect.that(seen["enough calls"], "too few calls of the model for warmup and repeats")
         expect.that(seen["enough unwatched calls"], "something observes memory while the clock runs")
 
@@ -679,12 +744,14 @@ ONE_REPEAT = {"warmup": 0, "repeats": 1}
 class LengthModel(nn.Module):
     """A classifier that answers 1 for a text that fills its row, as one that is cut off does.
 
-    token_mb: held for a moment for each token of a row. fails: {"name", "length", "kind"} of calls that raise.
+    It notes the first random number of each call in `drawn`. token_mb: held for a moment for each token of a row.
+    fails: {"name", "length", "kind"} of calls that raise.
     """
 
     def __init__(self, name, calls, most=None, token_mb=0, fails=None):
         super().__init__()
         self.name, self.calls, self.token_mb, self.fails = name, calls, token_mb, fails
+        self.drawn = []
         self.one = nn.Parameter(torch.ones(1))
         self.config = SimpleNamespace(num_labels=2, id2label={0: "short", 1: "long"})
         if most:
@@ -701,6 +768,7 @@ class LengthModel(nn.Module):
     def forward(self, input_ids, attention_mask):
         length = input_ids.size(1)
         self.calls.append(length)
+        self.drawn.append(torch.rand(()).item())
         if self.fails and (self.fails["name"], self.fails["length"]) == (self.name, length):
             fail(self.fails["kind"])
         hold(length * self.token_mb)
@@ -721,11 +789,23 @@ def fail(kind):
 def compared(module, names, lengths, options, *, batch_size=2, changed=None, **model):
     """The rows of `compare`, without anything that varies.
 
-    changed: what differs in the last entry: "batch_size", "dtype", "text", "label". model: settings of LengthModel.
+    changed: what differs in the last entry: "batch_size", "dtype", "device", "text", "label". model: settings of
+    LengthModel.
     """
     calls = []
+    entries = entries_of(names, calls, batch_size, **model)
+    change(entries[-1], changed)
+    try:
+        rows = module.compare(entries, iter(lengths), **options)
+    except ValueError as error:
+        raise ValueError(f"{error} [the models were called {len(calls)} times]") from None
+    return [plain_row(row, bool(model.get("token_mb"))) for row in rows]
+
+
+def entries_of(names, calls, batch_size=2, **model):
+    """What `compare` is given: a LengthModel for each name."""
     tokenizer = tokenizer_of({"[PAD]": 0, "[UNK]": 1, "so": 2})
-    entries = [
+    return [
         {
             "name": name,
             "model": LengthModel(name, calls, **model),
@@ -740,12 +820,6 @@ def compared(module, names, lengths, options, *, batch_size=2, changed=None, **m
         }
         for name in names
     ]
-    change(entries[-1], changed)
-    try:
-        rows = module.compare(entries, iter(lengths), **options)
-    except ValueError as error:
-        raise ValueError(f"{error} [the models were called {len(calls)} times]") from None
-    return [plain_row(row, bool(model.get("token_mb"))) for row in rows]
 
 
 def change(entry, what):
@@ -753,6 +827,8 @@ def change(entry, what):
         entry["batch_size"] = 3
     if what == "dtype":
         entry["model"].double()
+    if what == "device":
+        entry["model"].to("meta")
     if what in ("text", "label"):
         entry["dataset"].columns[what][3] = {"text": "so so", "label": 0}[what]
 
@@ -802,6 +878,31 @@ def test_every_model_is_measured_at_every_length(submission):
     expect_rows(rows, expected_rows(names, lengths))
 
 
+def settings_kept(module, names, options, warmup, repeats, seed):
+    """For each model: whether it had all of its calls, and whether each timed pass began at the seed."""
+    entries = entries_of(names, [])
+    module.compare(entries, [16], **options)
+    batches = math.ceil(len(LENGTHS_OF_TEXTS) / 2)
+    first = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
+    drawn = [entry["model"].drawn for entry in entries]
+    return {
+        "calls": [len(each) >= warmup + repeats * batches for each in drawn],
+        "seed": [each.count(first) >= repeats for each in drawn],
+    }
+
+
+@pytest.mark.points(2)
+@pytest.mark.handout("compare")
+def test_every_model_is_measured_with_the_same_settings(submission):
+    """warmup, repeats and seed, given or left out, hold for each model as they do in evaluate."""
+    defaults = {"warmup": 2, "repeats": 3, "seed": 0}
+    for options in ({}, {"warmup": 40, "repeats": 1, "seed": 7}, {"warmup": 0, "repeats": 12, "seed": 8}):
+        settings = defaults | options
+        kept = submission.run(settings_kept, ["a", "b"], options, *settings.values()).output
+        for what, those in (("calls", "warmup and repeats ask for"), ("seed", "the same passes from the seed need")):
+            expect.that(all(kept[what]), f"with {settings}, a model had fewer calls than {those}: {kept[what]}")
+
+
 @pytest.mark.points(2)
 @pytest.mark.handout("compare")
 def test_each_length_has_its_own_peak(submission):
@@ -833,9 +934,9 @@ def test_another_error_is_an_error(submission):
 
 @pytest.mark.points(1)
 @pytest.mark.handout("compare")
-@pytest.mark.parametrize("changed", ["batch_size", "dtype", "dataset"])
+@pytest.mark.parametrize("changed", ["batch_size", "dtype", "device", "dataset"])
 def test_unlike_entries_are_not_compared(submission, changed):
-    """Entries that differ in batch size, dtype or data are a ValueError naming the two, before any call."""
+    """Entries that differ in batch size, dtype, device or data are a ValueError naming the two, before any call."""
     for what in ("text", "label") if changed == "dataset" else (changed,):
         got = submission.run(compared, ["ada", "bob", "cem"], [16], {}, changed=what)
         expect(got).raises(ValueError, mentioning=[changed, "cem", "called 0 times"])
@@ -963,12 +1064,12 @@ def test_the_table_has_a_line_for_each_row(submission):
     expect.that(good, "a row without numbers should say out of memory and not None", got=lines[3])
 
 
-def recorded(module, rows):
+def recorded(module, rows, as_path):
     """The strict JSON that `write_record` writes over an existing file, and the files there are then."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "record.json")
         path.write_text("x" * 100_000)
-        module.write_record(rows, str(path))
+        module.write_record(rows, path if as_path else str(path))
         record = json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse_constant)
         files = [each.name for each in Path(folder).iterdir()]
     environment = record["environment"]
@@ -990,12 +1091,13 @@ def refuse_constant(constant):
 def test_the_record_holds_rows_and_environment(submission):
     """The record is one file of strict JSON: the rows, every number exact, and the environment."""
     rows = rows_of("throughput", 버트={128: 41.12345678901234, 8192: None}, mamba={128: 30.5})
-    record = submission.run(recorded, rows).output
-    expect.that(record["rows"] == rows, "wrong rows", expected=str(rows[0]), got=str(record["rows"][:1]))
-    expected = {"files": ["record.json"], "versions": [True, True], "threads": True}
-    expected |= {"others": ["platform", "transformers"]}
-    found = {key: record[key] for key in expected}
-    expect.that(found == expected, "wrong file or environment", expected=str(expected), got=str(found))
+    for as_path in (False, True):
+        record = submission.run(recorded, rows, as_path).output
+        expect.that(record["rows"] == rows, "wrong rows", expected=str(rows[0]), got=str(record["rows"][:1]))
+        expected = {"files": ["record.json"], "versions": [True, True], "threads": True}
+        expected |= {"others": ["platform", "transformers"]}
+        found = {key: record[key] for key in expected}
+        expect.that(found == expected, "wrong file or environment", expected=str(expected), got=str(found))
 
 
 def plotted(module, rows):

@@ -89,19 +89,19 @@ def test_the_model_is_asked_by_its_name(submission, llm):
 
 
 def with_a_key(module, url, model, key, documents, question):
-    pipeline = module.qa_pipeline(module.index(documents), module.connect(url, model, api_key=key))
+    pipeline = module.qa_pipeline(module.index(documents), module.connect(url, model, **key))
     return module.ask(pipeline, question)["answer"]
 
 
 @pytest.mark.points(1)
 @pytest.mark.handout("client")
 def test_the_key_goes_along(submission, llm, draw):
-    """Each request carries the key given to `connect`."""
+    """Each request names the model as the server does, and carries the key given to `connect`, by default "none"."""
     llm.script(say("Jang Yeong-sil."))
-    key = f"key-{draw.seed % 10**6}"
-    submission.run(with_a_key, llm.url, llm.name, key, DOCUMENTS, FACTS[0][0]).require_answer()
-    keys = [request.key for request in llm.requests]
-    expect.that(keys == [key], f"connect was given the key {key!r}; the requests carried {keys}")
+    for name, key in (("Qwen/Qwen3-8B", {"api_key": f"key-{draw.seed % 10**6}"}), ("qwen3:8b", {})):
+        submission.run(with_a_key, llm.url, name, key, DOCUMENTS, FACTS[0][0]).require_answer()
+        sent, right = [(request.model, request.key) for request in llm.requests], (name, key.get("api_key", "none"))
+        expect.that(sent == [right], f"model and key should be {right}; the requests carried {sent}")
 
 
 @pytest.mark.points(1)
@@ -339,6 +339,20 @@ def test_what_they_say_is_asked(submission, llm, draw):
     expect.that(result["answer"] == "That is it.", f"the answer is {result['answer']!r}, not the model's")
     contents = [document["content"] for document in result["documents"]]
     expect.that(contents[:1] == [content], f"the best document is {content!r}; the documents returned are {contents}")
+
+
+@pytest.mark.points(1)
+@pytest.mark.handout("branch")
+def test_it_answers_from_three_documents(submission, llm, draw):
+    """Where the model is asked, the request and the result hold the best three documents."""
+    llm.script(say("Red."))
+    questions = ["HARBOUR lighthouse?"]
+    (result,) = submission.run(answers, llm.url, llm.name, "routed", shuffled(draw, HARBOURS), questions, 0.01).output
+    contents = [document["content"] for document in result["documents"]]
+    about = [content for content in contents if "harbour" in content]
+    expect.that(len(contents) == len(about) == 3, f"these are not three documents about the harbour: {contents}")
+    sent = quoted(llm.requests[0], HARBOURS)
+    expect.that(sent == set(contents), f"the request holds {sorted(sent)}, the result {sorted(contents)}")
 
 
 @pytest.mark.points(1)

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -153,9 +154,9 @@ def in_own_process(work, journal, filename):
             os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         journal.note("died", os.WTERMSIG(status))
-    for what, *error in journal.events():
+    for what, *details in journal.events():
         if what == "broke":
-            raise (NotImplementedError if error[0] == "NotImplementedError" else RuntimeError)(error[1])
+            raise (NotImplementedError if details[0] == "NotImplementedError" else RuntimeError)(details[1])
 
 
 def play(module, url, name, kind, processes, found=None, stored=True, dies=0, max_rounds=None):
@@ -169,9 +170,10 @@ def play(module, url, name, kind, processes, found=None, stored=True, dies=0, ma
     checkpoints, journal = os.path.join(folder, "checkpoints.sqlite"), Journal(os.path.join(folder, "journal"))
     tools = make_tools(journal, found or {}, dies)
 
-    def work(calls):
+    def work(calls, later):
+        """Of the first process, or a later one, which gives the file as a Path instead of a str."""
         llm = module.connect(url, name)
-        checkpointer = module.sqlite_checkpointer(checkpoints) if stored else None
+        checkpointer = module.sqlite_checkpointer(Path(checkpoints) if later else checkpoints) if stored else None
         graph = make_graph(module, kind, llm, tools, checkpointer, max_rounds)
         for function, *args in calls:
             if function == "slow disk":
@@ -180,10 +182,10 @@ def play(module, url, name, kind, processes, found=None, stored=True, dies=0, ma
                 make_call(module, graph, journal, function, *args)
 
     if len(processes) == 1:
-        work(processes[0])
+        work(processes[0], False)
     else:
-        for calls in processes:
-            in_own_process(functools.partial(work, calls), journal, module.__file__)
+        for number, calls in enumerate(processes):
+            in_own_process(functools.partial(work, calls, number > 0), journal, module.__file__)
     return journal.events()
 
 
@@ -502,10 +504,10 @@ def test_a_late_answer_is_waited_for(submission, llm):
 @pytest.mark.handout("limit")
 @pytest.mark.parametrize("kind", ["research", "agent"])
 def test_a_run_without_end_is_stopped(submission, llm, kind):
-    """At most recursion_limit model calls, then an answer that names the limit."""
+    """At most recursion_limit model calls, 25 by default, then an answer that names the limit."""
     llm.answer(lambda request: use("lookup", query="more") if request.tools else say("no: more"))
-    for limit in (1, 6):
-        story = run(submission, llm, kind, [("ask", "Where?", "t", limit)], stored=False, max_rounds=40)
+    for limit, given in ((1, [1]), (6, [6]), (25, [])):
+        story = run(submission, llm, kind, [("ask", "Where?", "t", *given)], stored=False, max_rounds=40)
         expect.that(
             len(llm.requests) <= limit, f"the model was called {len(llm.requests)} times, at most {limit} allowed"
         )

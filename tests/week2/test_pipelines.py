@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 
@@ -89,6 +91,31 @@ def test_a_sentence_gets_its_label_and_score(submission, draw, language):
     number = draw.choice(range(60)) * 4 + (2 if language == "Korean" else 0)
     for among in (slice(number, number + 1), slice(number + 1, number + 2)):  # a sentence and its opposite
         check(submission, some(draw, 1, among))
+
+
+def pipelines_made(module, folder, texts):
+    """The pipelines of transformers that are made to classify texts."""
+    from transformers import Pipeline
+
+    made, make = [], Pipeline.__init__
+
+    def note(self, *args, **kwargs):
+        made.append(type(self).__name__)
+        make(self, *args, **kwargs)
+
+    with patch.object(Pipeline, "__init__", note):
+        module.SentimentPipeline(model_from(folder), tokenizer_from(folder))(texts)
+    return made
+
+
+@pytest.mark.points(5)
+@pytest.mark.handout("steps")
+def test_the_steps_are_your_own(submission, draw):
+    """Texts are classified without a pipeline of transformers."""
+    texts = some(draw, 5)
+    check(submission, texts)
+    made = submission.run(pipelines_made, FOLDER, texts).output
+    expect.that(not made, f"the answers come from transformers' {', '.join(made)}: the steps are yours to write")
 
 
 @pytest.mark.points(1)

@@ -30,7 +30,13 @@ def react_agent(tools, max_iters=5):
     agent = dspy.ReAct("question -> answer", tools=[dspy.Tool(tool) for tool in tools], max_iters=max_iters)
     for field, type_ in (("next_tool_name", str), ("next_tool_args", typing.Any)):
         agent.react.signature = agent.react.signature.with_updated_fields(field, type_=type_)
+    agent.forward = functools.partial(_without_fallback, agent.forward)
     return agent
+
+
+def _without_fallback(forward, **inputs):
+    with dspy.context(adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
+        return forward(**inputs)
 
 
 def examples(rows):

@@ -76,7 +76,13 @@ def _peak(work):
 
 
 def measure_generation(model, context_lengths, new_tokens=16):
-    wait, before, rows = getattr(model, "synchronize", lambda: None), _resident(), []
+    before, rows = _resident(), []
+
+    def wait():
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        if hasattr(model, "synchronize"):
+            model.synchronize()
 
     def seconds(call, *args):
         wait()

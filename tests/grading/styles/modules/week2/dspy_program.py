@@ -74,6 +74,10 @@ class Agent(dspy.Module):
         self.turn, self.report = dspy.Predict(Turn), dspy.Predict(Report)
 
     def forward(self, question):
+        with dspy.context(adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
+            return self.research(question)
+
+    def research(self, question):
         history: list[str] = []
         manual = "\n".join(f"{tool.__name__}: {tool.__doc__}" for tool in self.tools)
         for _ in range(self.max_iters):

@@ -129,6 +129,7 @@ def steps_until(x, limit, max_steps):
 def compare_modes(model, inputs, repeats=30):
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
+    torch.compiler.reset()
     with torch.no_grad():
         compiled = torch.compile(model)
         first, *_ = samples(compiled, inputs, 1)
@@ -151,8 +152,11 @@ def middle(ordered):
 
 def samples(function, inputs, number):
     found = []
+    wait = torch.accelerator.synchronize if torch.accelerator.is_available() else lambda: None
     for _ in range(number):
+        wait()
         begin = time.perf_counter_ns()
         function(*inputs)
+        wait()
         found.append((time.perf_counter_ns() - begin) / 1e9)
     return found
