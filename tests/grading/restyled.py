@@ -47,11 +47,11 @@ class Restyled:
         def seen_enough(record: Record) -> bool:
             if record.verdict == "failed":
                 failed.append(record)
-            return bool(_names(record)) or len(failed) == TRIED
+            return bool(record.mistakes) or len(failed) == TRIED
 
         grade_tree(course, exercise, tree, self._tests(course), until=seen_enough, recognise=True)
         tree.unload()
-        return {name for record in failed for name in _names(record)} if failed else None
+        return {name for record in failed for name in record.mistakes} if failed else None
 
     def _tests(self, course: Course) -> list[str]:
         """All tests, those first that are likely to reject the mistake."""
@@ -68,10 +68,6 @@ def restyled(exercise: str) -> Iterator[Restyled]:
             changes = tuple((each["old"], each["new"]) for each in table.get("changes", [table]))
             style = path.relative_to(STYLES).parts[0]
             yield Restyled(style, Mistake(name, exercise, "", "", exercise, changes))
-
-
-def _names(record: Record) -> tuple[str, ...]:
-    return (record.mistake,) if record.mistake else ()
 
 
 def main(exercises: list[str]) -> int:
