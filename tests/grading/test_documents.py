@@ -20,7 +20,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in 
 PAGES |= {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
 ARCHITECTURE = PAGES["docs/architecture.md"]
 FOLDERS = {path.parent.name for path in (ROOT / "grading").glob("*/*.py")}
-OTHER_TOOLS = {"--whole", "--quick", "--check"}  # options of python -m grading check and of ruff format
+OTHER_TOOLS = {"--check"}  # an option of ruff format
 
 
 def without_code(text: str) -> str:
@@ -62,6 +62,9 @@ def shown() -> str:
 
 
 def test_options_are_in_the_help(shown):
+    for command in ("check", "naming"):
+        call = [sys.executable, "-m", "grading", command, "--help"]
+        shown += subprocess.run(call, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60).stdout
     named = {option for page in PAGES.values() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)}
     options = named - OTHER_TOOLS
     assert {"--impl", "--isolate", "--report", "--device"} <= options
