@@ -49,6 +49,37 @@ def test_links_lead_somewhere(page):
     assert broken_links(ROOT / page) == []
 
 
+def test_both_languages_of_the_errata_have_the_same_entries():
+    """Each row has an anchor, what the course says, what is right, and a source."""
+    rows = {
+        page: [re.findall(r'^\| <a id="([\w-]+)"></a>.+ \| .+ \| .+ \|$', line) for line in PAGES[page].splitlines()]
+        for page in ("docs/errata.md", "docs/errata.ko.md")
+    }
+    english, korean = ([found for row in rows[page] for found in row] for page in rows)
+    assert english == korean and len(set(english)) == len(english)
+    headings = [line for line in PAGES["docs/errata.md"].splitlines() if line.startswith("| ")]
+    assert len(headings) - PAGES["docs/errata.md"].count("| the course |") == len(english)
+
+
+KOREAN = sorted([*ROOT.glob("exercises/week*/*.ko.md"), ROOT / "docs" / "errata.ko.md"])
+# How it is not written, and how it is.
+KOREAN_STYLE = {
+    r"십시오": "…세요",
+    r"컨볼루션": "합성곱",
+    r"사영": "투영",
+    r"매개변수": "파라미터",
+    r"`[^`\n]+` (은|는|을|를|의|에|에서|와|과|로|으로)(?=[ ,.])": "a particle directly after code",
+    r"^[^$\n]*\$[^$\n]+\$[가-힣]": "a space after mathematics, without which GitHub does not set it",
+}
+
+
+@pytest.mark.parametrize("page", KOREAN, ids=lambda page: page.name)
+def test_korean_is_written_in_one_way(page):
+    text = without_code(page.read_text("utf-8"))
+    found = [(pattern, KOREAN_STYLE[pattern]) for pattern in KOREAN_STYLE if re.search(pattern, text, re.MULTILINE)]
+    assert found == []
+
+
 def test_a_broken_link_is_found(tmp_path):
     (tmp_path / "a.md").write_text("# One heading\n[1](b.md) [2](#one-heading) [3](#two) [4](c.md)", "utf-8")
     (tmp_path / "b.md").write_text("", "utf-8")
