@@ -14,23 +14,11 @@ from grading.reports.wording import alike, amount, count, progress, state, ungra
 BAR = 10  # columns
 INDENT = 11  # the texts of a failure begin in this column, beside their labels
 NAMED = 4  # lines of names of tests that fail alike; the others are counted
-TOLD = 5  # failures without a known cause that are told, …
-LISTED = 8  # … and that are listed after them; the others are counted
 
 
 def failures(tally: Tally, width: int = 80) -> list[tuple[str, list[str]]]:
     """The failures of an exercise: for each cause, a heading and the lines below it. Each cause is told once."""
-    found = causes(tally)
-    unknown = [cause for cause in found if not cause.known and not cause.whole_file]
-    listed = unknown[TOLD:]
-    blocks = [_told(cause, tally, width) for cause in found if cause not in listed]
-    if listed:
-        named = Tally(tuple(cause.shown for cause in listed[:LISTED]))
-        rest = [f"  and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
-        hint = "Mend the above first; some of these may then pass. --all-failures shows them."
-        lines = [*tests_table(named, width), *rest, "", *textwrap.wrap(hint, width, break_on_hyphens=False)]
-        blocks.append((count(len(listed), "more failure"), lines))
-    return blocks
+    return [_told(cause, tally, width) for cause in causes(tally)]
 
 
 def _told(cause: Cause, tally: Tally, width: int) -> tuple[str, list[str]]:
