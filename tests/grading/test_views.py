@@ -38,7 +38,7 @@ RIGHT = answered(
 def alike(view: Any, one: Result, other: Result) -> bool:
     """Whether both are seen to be wrong in the same way."""
     seen = [view(each, QUESTION, RIGHT) for each in (one, other, RIGHT)]
-    return agreement(*seen) == "both wrong"
+    return bool(agreement(*seen))
 
 
 def without(text: str, instruction: str = "Answer.") -> Result:
