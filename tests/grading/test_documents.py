@@ -69,7 +69,7 @@ KOREAN_STYLE = {
     r"사영": "투영",
     r"매개변수": "파라미터",
     r"강의": "교재",
-    r"`[^`\n]+` (은|는|이|가|을|를|의|에|에서|와|과|로|으로|도|만|부터|까지|처럼)(?=[ ,.])": "a particle directly after code",
+    r"`[^`\n]+` (은|는|이|가|을|를|의|에|에서|와|과|로|으로|도|만|부터)(?=[ ,.])": "a particle directly after code",
     r"^(?:[^$\n]|\$[^$\n]+\$(?![가-힣]))*\$[^$\n]+\$[가-힣]": "a space after mathematics, or GitHub does not set it",
 }
 
