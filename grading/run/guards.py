@@ -97,14 +97,21 @@ class _NoKeyboard(io.TextIOBase):
 
 @contextlib.contextmanager
 def streams(printed: Printed) -> Iterator[None]:
-    """Standard output goes to `printed`; whatever reads standard input learns that nobody is there."""
-    before = sys.stdin
-    sys.stdin = _NoKeyboard()
+    """Standard output goes to `printed`; whatever reads standard input learns that nobody is there.
+
+    The process's own streams stay open, whoever closes them.
+    """
+    before = sys.stdin, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
+    own = [stream for stream in before[2:] if stream is not None]
+    sys.stdin, sys.stdout = _NoKeyboard(), printed
+    for stream in own:
+        vars(stream)["close"] = stream.flush
     try:
-        with contextlib.redirect_stdout(printed):
-            yield
+        yield
     finally:
-        sys.stdin = before
+        for stream in own:
+            vars(stream).pop("close", None)
+        sys.stdin, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = before  # type: ignore[misc]
 
 
 # --- ways out ---

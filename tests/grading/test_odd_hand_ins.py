@@ -160,6 +160,8 @@ PRINTS = (
     "import logging\nlogging.warning('said')",
     "import sys\nassert sys.stdout.encoding and not sys.stdout.isatty()",
     "import sys\nsys.stdout.close()",
+    "import sys\nsys.stderr.close()\nsys.__stdout__.close()\nsys.__stderr__.close()",
+    "import sys\nsys.stdout = sys.stderr = sys.__stderr__ = None",
 )
 
 
