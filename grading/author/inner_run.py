@@ -22,9 +22,12 @@ from grading.session.session import Session
 if TYPE_CHECKING:
     from grading.run.executors import Executor
 
-# No cache between runs, no garbage collection after each run, no source code in tracebacks: they would take longer than
-# most tests, and nobody sees them.
-_SPARED = ("-p", "no:cacheprovider", "-p", "no:unraisableexception", "--tb", "native")
+# No plugins but these, no cache between runs, no garbage collection after each run, no source code in tracebacks: they
+# would take longer than most tests, and nobody sees them.
+_SPARED = (
+    *("--disable-plugin-autoload", "-p", "pytest_benchmark.plugin", "-p", "grading.plugin"),
+    *("-p", "no:cacheprovider", "-p", "no:unraisableexception", "--tb", "native"),
+)
 
 
 class UncollectedError(Exception):

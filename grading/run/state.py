@@ -10,9 +10,11 @@ import builtins
 import contextlib
 import functools
 import gc
+import itertools
 import locale
 import math
 import multiprocessing
+import operator
 import os
 import random
 import re
@@ -22,7 +24,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,12 +208,13 @@ class GlobalState:
 
     def _functions(self, lines: _Lines) -> Iterator[str]:
         for owner, before in self.functions:
-            for name, now in list(vars(owner).items()):
-                if name in _MARKS or now is before.get(name, _ABSENT) or isinstance(now, types.ModuleType):
+            for name in _different(before, vars(owner)):
+                now = vars(owner).get(name, _ABSENT)
+                if name in _MARKS or isinstance(now, types.ModuleType):
                     continue
                 assignment = rf"\.{re.escape(name)}\s*=(?!=)"
                 added = name not in before  # by the submission, or by a library that sets its attributes late
-                setting = assignment if added else rf"{assignment}|(setattr|patch)\b.*\b{re.escape(name)}\b"
+                setting = assignment if added else rf"{assignment}|(setattr|patch|del)\b.*\b{re.escape(name)}\b"
                 if lines.find(setting):
                     with contextlib.suppress(Exception):
                         if added:
@@ -221,11 +224,17 @@ class GlobalState:
                     yield lines.about(f"{owner.__name__}.{name}", setting)
 
     def _modules(self, lines: _Lines) -> Iterator[str]:
-        for name, module in self.modules.items():
+        for name in _different(self.modules, sys.modules):
             setting = rf"sys\.modules.*\b{re.escape(name)}\b|reload\(.*\b{re.escape(name)}\b"
-            if sys.modules.get(name) is not module and lines.find(setting):
-                sys.modules[name] = module
+            if name in self.modules and lines.find(setting):
+                sys.modules[name] = self.modules[name]
                 yield lines.about(f"the module {name}", setting)
+
+
+def _different(before: dict[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names that stand for another object, or are gone or new. Asked after every call: no loop in Python."""
+    replaced = map(operator.is_not, map(now.get, before), before.values())
+    return [*itertools.compress(before, replaced), *(now.keys() - before.keys())]
 
 
 @functools.cache
@@ -242,14 +251,20 @@ class _Lines:
     """The lines of the submission's file, to find what changed something."""
 
     def __init__(self, filename: str, source: str) -> None:
-        self.filename = filename
-        self.lines = [line.partition("#")[0] for line in source.splitlines()]
+        self.filename, self.source = filename, source
 
     def find(self, pattern: str) -> int | None:
         """The number of the first line that matches."""
-        found = re.compile(pattern)
-        return next((number for number, line in enumerate(self.lines, 1) if found.search(line)), None)
+        return _first_line(self.source, pattern)
 
     def about(self, what: str, pattern: str) -> str:
         number = self.find(pattern)
         return what + (f", {self.filename}, line {number}" if number else "")
+
+
+@functools.lru_cache(10_000)  # libraries change the same names in every call
+def _first_line(source: str, pattern: str) -> int | None:
+    """The number of the first line that matches, comments aside."""
+    found = re.compile(pattern)
+    lines = (line.partition("#")[0] for line in source.splitlines())
+    return next((number for number, line in enumerate(lines, 1) if found.search(line)), None)
