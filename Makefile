@@ -21,6 +21,9 @@ without_cuda = FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE FLASH_ATTENTION_FORCE_BUILD=
 resolve = $(python) -m uv pip compile --quiet --upgrade --no-header --no-annotate \
 	--python-version 3.11 --python-platform linux
 
+# Some machines set it; every one of the many processes of `make test` would then compile the plugins' modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help grade test setup references farm_haystack constraints clean
 
 ## make grade            grade exercises/; missing points are not an error

@@ -26,16 +26,17 @@ def test_sources(path: Path) -> dict[str, tuple[int, str]]:
 def outline(path: Path) -> types.ModuleType | None:
     """A module with the same tests, to be collected but never run; None if the file itself must be imported.
 
-    It must be imported if a mark or a parameter set is neither a literal nor the name of one, or if a decorator is
-    neither a mark, the name of one, nor Hypothesis's.
+    It must be imported if a mark or a parameter set is neither a literal, the name of one, nor computed from them, or
+    if a decorator is neither a mark, the name of one, nor Hypothesis's.
     """
     tree = ast.parse(path.read_text("utf-8"), str(path))
     body: list[ast.stmt] = [ast.parse("import pytest").body[0]]
-    marks = {"pytest"}
+    marks = {"pytest"}  # and constants: the names that the body knows
     for node in tree.body:
-        if isinstance(node, ast.Assign) and (_is_literal(node.value) or _first_name(node.value) == "pytest"):
-            body.append(node)
-            marks |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.Assign) and _is_known(node.value, marks):
+            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            body += [node] if names else []
+            marks |= names
     for function in _test_functions(tree):
         docstring = [function.body[0]] if ast.get_docstring(function) is not None else []
         function.body = [*docstring, ast.copy_location(ast.Pass(), function)]
@@ -71,9 +72,8 @@ def _first_name(node: ast.expr) -> str:
     return node.id
 
 
-def _is_literal(node: ast.expr) -> bool:
-    try:
-        ast.literal_eval(node)
-    except ValueError:
+def _is_known(node: ast.expr, names: set[str]) -> bool:
+    """Whether an expression is a literal, a mark, or arithmetic with what these names stand for."""
+    if any(isinstance(each, ast.Call) and _first_name(each.func) != "pytest" for each in ast.walk(node)):
         return False
-    return True
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} <= names

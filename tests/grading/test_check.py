@@ -14,6 +14,7 @@ from grading.course.layout import Course
 from grading.course.trees import find_tree
 from grading.data.record import Grade, Record
 from grading.mistakes.bank import MistakeError, load_bank
+from grading.session.outline import outline
 from tests.grading.conftest import ROOT, environment
 
 
@@ -250,6 +251,14 @@ def test_unstarted_exercises_have_the_tests_of_started_ones():
     assert {line.partition("::")[0] for line in collected[0]} == {
         f"exercises/{name}.py" for name in Course(ROOT).exercises
     }
+
+
+@pytest.mark.parametrize("exercise", Course(ROOT).exercises)
+def test_an_unstarted_exercise_is_listed_without_importing_its_tests(exercise):
+    """Its tests import torch, and a student who has not started should not wait for that."""
+    path = Course(ROOT).tests(exercise)
+    takes_marks_from_elsewhere = "from tests.kernels import COMPILED" in path.read_text("utf-8")
+    assert (outline(path) is None) == takes_marks_from_elsewhere
 
 
 @pytest.mark.parametrize("exercise", Course(ROOT).exercises)
