@@ -1,4 +1,4 @@
-"""The commands of course authors: `python -m grading stubs`, `check`, `naming`, `conformance` and `benchmarks`."""
+"""The commands beside pytest: `python -m grading watch` for students; `stubs`, `check`, … for course authors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m grading", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the course (default: the current directory)")
     commands = parser.add_subparsers(dest="command", required=True)
+    watch = commands.add_parser("watch", help="grade an exercise anew at every save, and show what to mend first")
+    watch.add_argument("exercise", nargs="?", help="week1/moe (default: the first that is not finished)")
+    watch.add_argument("--impl", metavar="TREE", default="exercises", help="what to grade (default: exercises)")
     commands.add_parser("stubs", help="generate exercises/weekN/NAME.py from the solutions")
     check = commands.add_parser("check", help="report what is wrong with an exercise")
     check.add_argument("exercises", nargs="*", help="week1/self_attention, week1/* (default: all)")
@@ -52,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not course.solutions_root.is_dir():
         parser.error(f"--root {options.root}: no solutions/ in it")
     match options.command:
+        case "watch":
+            return watch_exercise(course, options.exercise, options.impl)
         case "stubs":
             return stubs(course)
         case "check":
@@ -65,6 +70,34 @@ def main(arguments: list[str] | None = None) -> int:
     if options.what == "history":
         return history(course)
     return compare_runs(course, options.before, options.now)
+
+
+def watch_exercise(course: Course, exercise: str | None, impl: str) -> int:
+    from grading.course.source import SourceError, unstarted
+    from grading.course.trees import TreeError, find_tree
+    from grading.watch.grader import can_fork
+
+    def is_open(name: str) -> bool:
+        try:
+            return tree.file(name) is None or unstarted(tree.source(name), f"{name}.py")
+        except SourceError:
+            return True
+
+    try:
+        tree = find_tree(course, impl, Path.cwd())
+    except TreeError as error:
+        print(error, file=sys.stderr)
+        return 4
+    if exercise is None:
+        exercise = next(filter(is_open, course.exercises), course.exercises[0])
+    if not (names := matching(course, [exercise.removeprefix("exercises/").removesuffix(".py")])):
+        return 4
+    if not can_fork():
+        print("watch needs an operating system that can fork processes: Linux, macOS, or WSL", file=sys.stderr)
+        return 4
+    from grading.watch.loop import watch
+
+    return watch(course, names[0], tree)
 
 
 def stubs(course: Course) -> int:

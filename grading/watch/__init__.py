@@ -1,0 +1,1 @@
+"""`python -m grading watch`: grades an exercise at every save, from a warm process, and shows what to mend first."""
