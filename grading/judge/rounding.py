@@ -83,6 +83,11 @@ class Rounding(TorchDispatchMode):
         super().__init__()
         self.dtype, self.generator = dtype, generator
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; shielding every operation from Dynamo would import it, which takes a second."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in _SOFTMAX:
             return _SOFTMAX[func](self.rounded, *args)
