@@ -1,7 +1,7 @@
 """The child process: requests arrive through one pipe, their results leave through another.
 
 Started as `python -m grading.run.child IN OUT`. The first message holds its limits as JSON; then come pairs of
-messages, a tree as JSON and a request. The child has no oracles, and under `--isolate` it can't read their files.
+messages, a tree as JSON and a request. The child has no oracles, and behind walls it can't read their files.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import os
 import sys
 from pathlib import Path
 
-from grading.run.limits import forbid_network, forbid_reading, limit_memory
+from grading.run.landlock import restrict
+from grading.run.limits import forbid_network, forbid_reading, limit_memory, limit_the_rest
 from grading.run.pipe import read_message, write_message
+from grading.run.relay import listen_inside
+from grading.run.sandbox import RELAY
 
 
 def main() -> None:
@@ -24,9 +27,15 @@ def main() -> None:
     from grading.data.result import Result, Trouble
     from grading.run.observer import observe
 
+    if setup["relay"]:
+        listen_inside(setup["relay"], RELAY)
+    if setup["landlock"]:
+        restrict(**setup["landlock"])
     forbid_reading([Path(root) for root in setup["forbidden"]])
     if setup["memory_mb"]:
         limit_memory(setup["memory_mb"])
+    if setup["limited"]:
+        limit_the_rest()
     if setup["loopback"]:
         forbid_network()
     write_message(outgoing, b"ready")

@@ -14,6 +14,7 @@ from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result
 from grading.run.process import Place, set_environment
+from grading.run.sandbox import Walls
 
 
 class Executor(Protocol):
@@ -59,17 +60,21 @@ class InProcess:
 class Isolated:
     """One child at a time, for one exercise; a child that dies or is killed is replaced before the next request."""
 
-    def __init__(self, forbidden: tuple[Path, ...], memory_mb: int) -> None:
-        self.forbidden, self.memory_mb = forbidden, memory_mb
+    def __init__(self, walls: Walls) -> None:
+        self.walls = walls
+        self._port: int | None = None  # of the model's server, once a request had a model
         self._place: Place | None = None
-        self._serves: tuple[Tree, str, Process | None] | None = None
+        self._serves: tuple[Tree, str, Process | None, int | None] | None = None
 
     def run(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
-        if self._place is None or self._serves != (tree, exercise, request.process):
+        if request.model is not None:
+            self._port = request.model.port
+        if self._place is None or self._serves != (tree, exercise, request.process, self._port):
             self.close()
-            forbidden = tuple(root for root in self.forbidden if not _inside(tree, root))
-            self._place = Place(request.process or Process(), tree.python, forbidden, self.memory_mb)
-            self._serves = (tree, exercise, request.process)
+            forbidden = tuple(root for root in self.walls.forbidden if not _inside(tree, root))
+            walls = replace(self.walls, readable=(*self.walls.readable, *tree.roots), forbidden=forbidden)
+            self._place = Place(request.process or Process(), tree.python, walls, self._port)
+            self._serves = (tree, exercise, request.process, self._port)
         return self._place.run(request, tree, exercise), None
 
     def close(self) -> None:

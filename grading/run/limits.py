@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
+
+LARGEST_FILE_MB = 1024
+MORE_PROCESSES = 512  # with their threads
 
 
 def forbid_reading(roots: list[Path]) -> None:
@@ -48,3 +52,24 @@ def limit_memory(megabytes: int) -> None:
     # RLIMIT_DATA counts memory that is really used; RLIMIT_AS would also count the gigabytes of address space that
     # libraries reserve and never touch.
     resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))
+
+
+def limit_the_rest() -> None:
+    """No core dumps, no huge files, and not much more processes than this account has now."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _lower(resource.RLIMIT_FSIZE, LARGEST_FILE_MB << 20)
+    with contextlib.suppress(OSError):
+        own = sum(os.stat(path).st_uid == os.getuid() for path in Path("/proc").glob("[0-9]*"))
+        _lower(resource.RLIMIT_NPROC, own + MORE_PROCESSES)
+
+
+def _lower(limit: int, value: int) -> None:
+    import resource
+
+    _, most = resource.getrlimit(limit)
+    value = value if most == resource.RLIM_INFINITY else min(value, most)
+    resource.setrlimit(limit, (value, value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from grading.data.request import Process, Request
 from grading.data.result import Result, Trouble
 from grading.run.cpu import CHILDREN
 from grading.run.pipe import write_message
+from grading.run.quota import MARK, Cgroup, Watch
+from grading.run.relay import Outside
+from grading.run.sandbox import OPEN, PROJECT, SYSTEM_FILES, WRITABLE_DEVICES, Walls, clean_environment, python_files
 
 STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
 GRACE_SECONDS = 2.0  # beyond a test's time limit, for the child to report itself where it was
@@ -30,10 +34,9 @@ KEPT_OUTPUT = 20_000
 class Place:
     """A child, started on first use and restarted after it has died."""
 
-    def __init__(
-        self, process: Process, python: Path | None, forbidden: tuple[Path, ...] = (), memory_mb: int = 0
-    ) -> None:
-        self.process, self.python, self.forbidden, self.memory_mb = process, python, forbidden, memory_mb
+    def __init__(self, process: Process, python: Path | None, walls: Walls = OPEN, port: int | None = None) -> None:
+        """`port`: of the model's server, the only one on this machine that the child reaches behind walls."""
+        self.process, self.python, self.walls, self.port = process, python, walls, port
         self._child: Child | None = None
 
     def run(self, request: Request, tree: Tree, exercise: str) -> Result:
@@ -41,13 +44,8 @@ class Place:
             message = f"{tree.name} needs its own environment: make {tree.name}"
             return Result(trouble=Trouble("load", message, bases=("ImportError",)))
         if self._child is None:
-            setup = {
-                "forbidden": [str(root) for root in self.forbidden],
-                "memory_mb": self.memory_mb,
-                "loopback": self.process.loopback,
-            }
             try:
-                self._child = Child(setup, self.process, self.python)
+                self._child = Child(self.process, self.python or Path(sys.executable), self.walls, self.port)
             except Gone as gone:
                 raise RuntimeError(f"the child process did not start: {gone}") from None
         whose = {
@@ -62,7 +60,7 @@ class Place:
         except Gone as gone:
             printed = self._child.output()
             self.close()
-            return Result(trouble=gone.trouble(request.seconds, self.memory_mb), printed=printed)
+            return Result(trouble=gone.trouble(request.seconds, self.walls.memory_mb), printed=printed)
         except ValueError:
             self.close()
             message = "the submission wrote to the grader's pipe, so its answer can't be read"
@@ -91,7 +89,8 @@ class Gone(Exception):
     def trouble(self, seconds: float, memory_mb: int) -> Trouble:
         if self.how == "time":
             return Trouble("time", f"did not finish within {seconds:g} s, could not be interrupted and was killed")
-        if "DefaultCPUAllocator" in self.output or "bad_alloc" in self.output or "MemoryError" in self.output:
+        told = any(word in self.output for word in ("DefaultCPUAllocator", "bad_alloc", "MemoryError"))
+        if told or self.how == "memory":
             return Trouble("memory", f"ran out of memory (the limit is {memory_mb} MB, see --memory-limit)")
         if self.status is not None and self.status < 0:
             name = signal.Signals(-self.status).name
@@ -101,35 +100,62 @@ class Gone(Exception):
 
 
 class Child:
-    def __init__(self, setup: dict[str, object], process: Process, python: Path | None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="whetstone-")
+    def __init__(self, process: Process, python: Path, walls: Walls, port: int | None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="whetstone-", ignore_cleanup_errors=True)
+        folder = Path(self._folder.name)
+        self.walls = walls
+        self._cgroup: Cgroup | None = None
+        self._watch: Watch | None = None
+        self._relay: Outside | None = None
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        set_environment(environment, process, self._folder.name)
+        token, inside = secrets.token_hex(8), walls.folder(folder)
+        kept = clean_environment(inside) if walls.kind else dict(os.environ)
+        environment = {**kept, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", MARK: token}
+        set_environment(environment, process, inside)
+        if walls.kind == "bwrap" and port is not None:
+            self._relay = Outside(folder, port)
+        command = [str(python), "-P", "-m", "grading.run.child", str(theirs_in), str(theirs_out)]
+        command = walls.command(command, python, folder, self._relay.path if self._relay else None)
+        if walls.kind:
+            with contextlib.suppress(OSError):
+                self._cgroup = Cgroup(walls.memory_mb)
+                command = self._cgroup.command(command)
         self._process = subprocess.Popen(
-            [str(python or sys.executable), "-P", "-m", "grading.run.child", str(theirs_in), str(theirs_out)],
+            command,
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            cwd=self._folder.name,
+            cwd=folder,
             env=environment,
             start_new_session=True,  # so that processes started by the submission can be killed too
         )
         CHILDREN.add(self._process.pid)
         os.close(theirs_in)
         os.close(theirs_out)
+        if walls.kind and self._cgroup is None and sys.platform.startswith("linux"):
+            self._watch = Watch(token, self._process.pid, folder, walls.memory_mb)
         self._to: BinaryIO = os.fdopen(ours_out, "wb")
         self._from = ours_in
         self._printed = bytearray()
         assert self._process.stdout is not None
         self._drain = threading.Thread(target=self._keep_beginning, args=(self._process.stdout,), daemon=True)
         self._drain.start()
+        setup = {
+            "forbidden": [str(root) for root in walls.forbidden],
+            "memory_mb": walls.memory_mb,
+            "loopback": process.loopback or bool(walls.kind),
+            "limited": bool(walls.kind),
+            "relay": port if self._relay is not None else None,
+            "landlock": {
+                "readable": [*map(str, [*python_files(python), *walls.readable]), *SYSTEM_FILES],
+                "writable": [str(folder), *WRITABLE_DEVICES],
+                "port": port,
+            }
+            if walls.kind == "landlock"
+            else None,
+        }
         self.ask(json.dumps(setup).encode(), seconds=STARTUP_SECONDS)
 
     def _keep_beginning(self, pipe: IO[bytes]) -> None:
@@ -169,13 +195,23 @@ class Child:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
             self._drain.join(1)
-        return Gone(how, self._process.poll(), self.output())
+        if any(limit is not None and limit.overran for limit in (self._cgroup, self._watch)):
+            how = "memory"
+        status = self._process.poll()
+        if self.walls.kind == "bwrap" and status is not None and status > 128:  # as a shell says it
+            status = 128 - status
+        return Gone(how, status, self.output())
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         CHILDREN.discard(self._process.pid)
+        for each in (self._cgroup, self._watch):
+            if each is not None:
+                each.end()
+        if self._relay is not None:
+            self._relay.close()
         with contextlib.suppress(BrokenPipeError):
             self._to.close()
         os.close(self._from)

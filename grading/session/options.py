@@ -10,6 +10,8 @@ import pytest
 
 from grading.course.layout import Course
 
+STRONGEST = "strongest"
+
 
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("whetstone", "Whetstone: graded exercises")
@@ -27,15 +29,21 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--isolate",
-        action="store_true",
-        help="run the submission in a child process that can be limited and killed, and that can't read the answers",
+        nargs="?",
+        const=STRONGEST,
+        metavar="KIND",
+        help="run the submission behind walls: --isolate=bwrap, --isolate=landlock, --isolate=child, or the strongest "
+        "of them that works here (the default for a hand-in that --impl gives as a path)",
+    )
+    group.addoption(
+        "--no-isolate", action="store_true", help="run a hand-in in the grader's own process: one that you have read"
     )
     group.addoption(
         "--memory-limit",
         type=int,
         default=8192,
         metavar="MB",
-        help="with --isolate: the memory that the submission may allocate (default: 8192; 0 for no limit)",
+        help="behind walls: the memory that the submission may use (default: 8192; 0 for no limit)",
     )
     group.addoption(
         "--grading-seed",
@@ -65,6 +73,13 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--report", metavar="DIR", help="write grade.json and all other reports to this directory")
 
 
+def keep_paths(arguments: list[str]) -> None:
+    """`--isolate exercises/week1` is the option without a kind, and a path."""
+    for number, word in enumerate(arguments):
+        if word == "--isolate":
+            arguments[number] = f"--isolate={STRONGEST}"
+
+
 def refuse_other_roots(config: pytest.Config) -> None:
     """UsageError where pytest took its configuration from a folder that only an option names.
 
@@ -92,7 +107,7 @@ class Options:
     start: Path  # relative paths are relative to this
     impl: str | None = None
     prerequisites: str | None = None
-    isolate: bool = False
+    isolate: str = ""  # the kind of walls, see `grading.run.sandbox`; empty for the grader's own process
     live: bool = False  # a person watches or debugs: leave the terminal to the submission
     memory_mb: int = 8192
     seed: int = 0
@@ -113,12 +128,13 @@ class Options:
         if config.getoption("reruns", None):
             raise pytest.UsageError("--reruns: a graded test runs once, so that its points are clear")
         report = option("--report")
+        live = option("capture") == "no" or option("usepdb")
         options = cls(
             start=start,
             impl=trees[0],
             prerequisites=option("--prerequisites"),
-            isolate=option("--isolate"),
-            live=option("capture") == "no" or option("usepdb"),
+            isolate=_walls(trees[0], option("--isolate"), option("--no-isolate"), live),
+            live=live,
             memory_mb=option("--memory-limit"),
             seed=option("--grading-seed"),
             device=option("--device"),
@@ -139,5 +155,34 @@ class Options:
         return options
 
     @property
+    def walls(self) -> str:
+        """The kind of walls in words, for reports."""
+        return self.isolate or "none"
+
+    @property
     def llm_key(self) -> str:
         return os.environ.get("OPENAI_API_KEY", "none")
+
+
+def _walls(impl: str | None, asked: str | None, refused: bool, live: bool) -> str:
+    """The kind of walls around the submission. UsageError for a kind that does not work here."""
+    from grading.run.sandbox import KINDS, missing, strongest
+
+    if asked and refused:
+        raise pytest.UsageError("--isolate and --no-isolate: give one of them")
+    by_path = impl is not None and not impl.isidentifier()
+    if asked is None and (refused or not by_path):
+        return ""
+    if live:
+        what = f"--impl {impl}: a hand-in runs behind walls" if asked is None else "--isolate"
+        raise pytest.UsageError(
+            f"{what}, where no debugger and no terminal reach it: leave out -s and --pdb, or add --no-isolate for work "
+            "that you have read"
+        )
+    if asked in (None, STRONGEST):
+        return strongest()
+    if asked not in KINDS:
+        raise pytest.UsageError(f"--isolate={asked}: give one of {', '.join(KINDS)}, or no kind for the strongest")
+    if why := missing(asked):
+        raise pytest.UsageError(f"--isolate={asked}: {why}; --isolate without a kind takes the strongest that works")
+    return asked

@@ -1,0 +1,153 @@
+"""The walls around the process that runs a stranger's submission, from the strongest kind to the weakest.
+
+`bwrap` (bubblewrap) shows it a machine of its own, where there is nothing but what it needs. `landlock` has the Linux
+kernel refuse it files and connections. `child` is an ordinary process whose limits Python code can get around.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import site
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grading.run import landlock
+
+KINDS = ("bwrap", "landlock", "child")
+INSIDE = Path("/tmp/whetstone")  # the private folder, as bwrap's machine names it
+SCRATCH_MB = 2048  # that may be written to the private folder
+NOBODY = 65534
+PROJECT = Path(__file__).parents[2]
+PERFORMING = ("run", "course", "data", "__init__.py")  # what performs requests, in grading/
+
+DOES_NOT_STOP = {
+    "bwrap": ("It does not protect against faults of the Linux kernel: for work of attackers, add a virtual machine.",),
+    "landlock": (
+        "The submission can see which other processes run, though not reach them.",
+        "It can send UDP packets to the network.",
+        "A process that it leaves behind may outlive its test where no cgroup can be made.",
+    ),
+    "child": (
+        "A submission that is set on it can read every file of this account, also through another program.",
+        "It can reach the network, and send signals to other processes of this account.",
+        "It can change the grader's files where this account may.",
+        "A process that it leaves behind may outlive its test where no cgroup can be made.",
+    ),
+    "": ("The submission runs in the grader's own process and can do whatever the grader can.",),
+}
+
+
+@dataclass(frozen=True)
+class Walls:
+    """What a child may use. `kind` is empty for a process of the grader's own, without walls."""
+
+    kind: str = ""
+    readable: tuple[Path, ...] = ()  # beside the interpreter, its packages and the code that performs requests
+    forbidden: tuple[Path, ...] = ()  # what Python code is refused in every kind
+    memory_mb: int = 0  # 0: no limit
+
+    def command(self, command: Sequence[str], python: Path, folder: Path, relay: Path | None) -> list[str]:
+        """The command that runs a command behind these walls."""
+        if self.kind != "bwrap":
+            return list(command)
+        return [*_bwrap(folder, relay), *_bound([*python_files(python), *self.readable]), "--", *command]
+
+    def folder(self, outside: Path) -> str:
+        """The child's private folder, as the child names it."""
+        return str(INSIDE) if self.kind == "bwrap" else str(outside)
+
+
+OPEN = Walls()
+
+
+def strongest() -> str:
+    return next(kind for kind in KINDS if not missing(kind))
+
+
+@functools.cache
+def missing(kind: str) -> str:
+    """Why this kind does not work here; empty if it does. It was tried."""
+    if kind == "child":
+        return ""
+    if not sys.platform.startswith("linux"):
+        return "needs Linux"
+    if kind == "landlock":
+        return landlock.missing()
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed (apt-get install bubblewrap, or dnf install bubblewrap)"
+    true = [*_bwrap(Path("/nonexistent"), None), *_bound(()), "--", "/bin/true"]
+    tried = subprocess.run(true, capture_output=True, text=True, timeout=60)
+    return f"bubblewrap cannot start: {tried.stderr.strip() or tried.returncode}" if tried.returncode else ""
+
+
+def _bwrap(folder: Path, relay: Path | None) -> Iterator[str]:
+    """bubblewrap with a machine of its own: no network, no processes but its own, no privileges, nothing to write to
+    but a small private folder."""
+    size = str(SCRATCH_MB << 20)
+    yield from ("bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL")
+    yield from ("--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox")
+    yield from ("--die-with-parent", "--new-session")
+    yield from ("--proc", "/proc", "--dev", "/dev")
+    yield from ("--size", size, "--tmpfs", "/dev/shm", "--size", size, "--tmpfs", "/tmp", "--dir", str(INSIDE))
+    yield from ("--chdir", str(INSIDE))
+    for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"):
+        if os.path.islink(path):
+            yield from ("--symlink", os.readlink(path), path)
+        elif os.path.isdir(path):
+            yield from ("--ro-bind", path, path)
+    for path in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "hosts", "nsswitch.conf", "localtime"):
+        yield from ("--ro-bind-try", f"/etc/{path}", f"/etc/{path}")
+    yield from ("--ro-bind-try", "/sys/devices/system", "/sys/devices/system")
+    for device in sorted(Path("/dev").glob("nvidia*")):
+        yield from ("--dev-bind-try", str(device), str(device))
+    if relay is not None:
+        yield from ("--ro-bind", str(relay), str(RELAY))
+
+
+RELAY = Path("/run/whetstone-model")  # the socket that leads to the model, as bwrap's machine names it
+
+
+def _bound(paths: Sequence[Path]) -> Iterator[str]:
+    """Parents first: what is bound later covers what is below it."""
+    for path in sorted(set(paths), key=lambda each: each.parts):
+        if path.exists():
+            yield from ("--ro-bind", str(path), str(path))
+
+
+def python_files(python: Path) -> list[Path]:
+    """An interpreter with its packages, and the code of the grader that performs requests."""
+    prefix = python.parents[1] if python.parent.name == "bin" else python.parent
+    found = [prefix, *(PROJECT / "grading" / name for name in PERFORMING)]
+    config = prefix / "pyvenv.cfg"
+    if config.is_file():
+        lines = (line.partition("=") for line in config.read_text("utf-8", "replace").splitlines())
+        home = next((Path(value.strip()) for name, _, value in lines if name.strip() == "home"), None)
+        found += [home.parent, home.resolve().parent] if home is not None else []
+    if site.ENABLE_USER_SITE:
+        found.append(Path(site.getusersitepackages()))
+    system = Path("/usr")
+    return [path for path in found if path != system and not path.is_relative_to(system)]
+
+
+# What Landlock allows beside an interpreter: the system's programs and libraries, and devices that hold nothing.
+SYSTEM_FILES = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/sys/devices/system", "/dev/urandom", "/dev/random"),
+    *(f"/etc/{name}" for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "hosts", "localtime")),
+)
+WRITABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/shm")
+
+# What a submission's process keeps of the environment: nothing that names a person, a secret or a CI system's files.
+_KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "CC", "CXX")
+_KEPT_FAMILIES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "TRITON_", "TORCHINDUCTOR_", "NVIDIA_")
+
+
+def clean_environment(folder: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_FAMILIES)}
+    if sys.platform == "win32":
+        kept |= {name: os.environ[name] for name in ("SYSTEMROOT", "TEMP", "PATHEXT") if name in os.environ}
+    return {**kept, "HOME": folder, "TMPDIR": folder, "USER": "student", "LOGNAME": "student"}
