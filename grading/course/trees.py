@@ -127,6 +127,11 @@ def clear_scratch() -> None:
         _scratch_folder = None
 
 
+def is_own(course: Course, name: str) -> bool:
+    """Whether `--impl NAME` means a tree of the course's own, and not the path of a hand-in."""
+    return name in ("exercises", "solutions") or (name.isidentifier() and (course.libraries_root / name).is_dir())
+
+
 def find_tree(course: Course, name: str, start: Path, option: str = "--impl") -> Tree:
     """The tree that `--impl NAME` means: `exercises`, `solutions`, a library, or a path (relative to `start`)."""
     if name in ("exercises", "solutions"):

@@ -1,7 +1,7 @@
 """The child process: requests arrive through one pipe, their results leave through another.
 
 Started as `python -m grading.run.child IN OUT`. The first message holds its limits as JSON; then come pairs of
-messages, a tree as JSON and a request. The child has no oracles, and behind walls it can't read their files.
+messages, a tree as JSON and a request. The child has no oracles, and in a sandbox it can't read their files.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result
 from grading.run.process import Place, set_environment
-from grading.run.sandbox import Walls
+from grading.run.sandbox import Sandbox
 
 
 class Executor(Protocol):
@@ -60,8 +60,8 @@ class InProcess:
 class Isolated:
     """One child at a time, for one exercise; a child that dies or is killed is replaced before the next request."""
 
-    def __init__(self, walls: Walls) -> None:
-        self.walls = walls
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
         self._port: int | None = None  # of the model's server, once a request had a model
         self._place: Place | None = None
         self._serves: tuple[Tree, str, Process | None, int | None] | None = None
@@ -71,9 +71,9 @@ class Isolated:
             self._port = request.model.port
         if self._place is None or self._serves != (tree, exercise, request.process, self._port):
             self.close()
-            forbidden = tuple(root for root in self.walls.forbidden if not _inside(tree, root))
-            walls = replace(self.walls, readable=(*self.walls.readable, *tree.roots), forbidden=forbidden)
-            self._place = Place(request.process or Process(), tree.python, walls, self._port)
+            forbidden = tuple(root for root in self.sandbox.forbidden if not _inside(tree, root))
+            sandbox = replace(self.sandbox, readable=(*self.sandbox.readable, *tree.roots), forbidden=forbidden)
+            self._place = Place(request.process or Process(), tree.python, sandbox, self._port)
             self._serves = (tree, exercise, request.process, self._port)
         return self._place.run(request, tree, exercise), None
 

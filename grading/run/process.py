@@ -15,16 +15,16 @@ import threading
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result, Trouble
 from grading.run.cpu import CHILDREN
 from grading.run.pipe import write_message
-from grading.run.quota import MARK, Cgroup, Watch
+from grading.run.quota import MARK, WAITING, Cgroup, Watch
 from grading.run.relay import Outside
-from grading.run.sandbox import OPEN, PROJECT, SYSTEM_FILES, WRITABLE_DEVICES, Walls, clean_environment, python_files
+from grading.run.sandbox import OPEN, PROJECT, SYSTEM_FILES, WRITABLE_DEVICES, Sandbox, clean_environment, python_files
 
 STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
 GRACE_SECONDS = 2.0  # beyond a test's time limit, for the child to report itself where it was
@@ -34,9 +34,9 @@ KEPT_OUTPUT = 20_000
 class Place:
     """A child, started on first use and restarted after it has died."""
 
-    def __init__(self, process: Process, python: Path | None, walls: Walls = OPEN, port: int | None = None) -> None:
-        """`port`: of the model's server, the only one on this machine that the child reaches behind walls."""
-        self.process, self.python, self.walls, self.port = process, python, walls, port
+    def __init__(self, process: Process, python: Path | None, sandbox: Sandbox = OPEN, port: int | None = None) -> None:
+        """`port`: of the model's server, the only one on this machine that the child reaches in a sandbox."""
+        self.process, self.python, self.sandbox, self.port = process, python, sandbox, port
         self._child: Child | None = None
 
     def run(self, request: Request, tree: Tree, exercise: str) -> Result:
@@ -45,7 +45,7 @@ class Place:
             return Result(trouble=Trouble("load", message, bases=("ImportError",)))
         if self._child is None:
             try:
-                self._child = Child(self.process, self.python or Path(sys.executable), self.walls, self.port)
+                self._child = Child(self.process, self.python or Path(sys.executable), self.sandbox, self.port)
             except Gone as gone:
                 raise RuntimeError(f"the child process did not start: {gone}") from None
         whose = {
@@ -60,7 +60,7 @@ class Place:
         except Gone as gone:
             printed = self._child.output()
             self.close()
-            return Result(trouble=gone.trouble(request.seconds, self.walls.memory_mb), printed=printed)
+            return Result(trouble=gone.trouble(request.seconds, self.sandbox.memory_mb), printed=printed)
         except ValueError:
             self.close()
             message = "the submission wrote to the grader's pipe, so its answer can't be read"
@@ -100,42 +100,51 @@ class Gone(Exception):
 
 
 class Child:
-    def __init__(self, process: Process, python: Path, walls: Walls, port: int | None) -> None:
+    def __init__(self, process: Process, python: Path, sandbox: Sandbox, port: int | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="whetstone-", ignore_cleanup_errors=True)
         folder = Path(self._folder.name)
-        self.walls = walls
+        self.sandbox = sandbox
         self._cgroup: Cgroup | None = None
         self._watch: Watch | None = None
         self._relay: Outside | None = None
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        token, inside = secrets.token_hex(8), walls.folder(folder)
-        kept = clean_environment(inside) if walls.kind else dict(os.environ)
+        token, inside = secrets.token_hex(8), sandbox.folder(folder)
+        kept = clean_environment(inside) if sandbox.kind else dict(os.environ)
         environment = {**kept, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", MARK: token}
         set_environment(environment, process, inside)
-        if walls.kind == "bwrap" and port is not None:
+        if sandbox.kind == "bwrap" and port is not None:
             self._relay = Outside(folder, port)
         command = [str(python), "-P", "-m", "grading.run.child", str(theirs_in), str(theirs_out)]
-        command = walls.command(command, python, folder, self._relay.path if self._relay else None)
-        if walls.kind:
+        command = sandbox.command(command, python, self._relay.path if self._relay else None)
+        if sandbox.kind:
             with contextlib.suppress(OSError):
-                self._cgroup = Cgroup(walls.memory_mb)
-                command = self._cgroup.command(command)
+                self._cgroup = Cgroup(sandbox.memory_mb)
+                command = [*WAITING, *command]
+        account: dict[str, Any] = {}
+        if (user := sandbox.user(python)) is not None:
+            os.chown(folder, user, user)
+            account = {"user": user, "group": user, "extra_groups": []}
         self._process = subprocess.Popen(
             command,
+            **account,
             pass_fds=(theirs_in, theirs_out),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if self._cgroup else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=folder,
             env=environment,
             start_new_session=True,  # so that processes started by the submission can be killed too
         )
+        if self._cgroup is not None and self._process.stdin is not None:
+            self._cgroup.add(self._process.pid)
+            self._process.stdin.write(b"\n")
+            self._process.stdin.close()
         CHILDREN.add(self._process.pid)
         os.close(theirs_in)
         os.close(theirs_out)
-        if walls.kind and self._cgroup is None and sys.platform.startswith("linux"):
-            self._watch = Watch(token, self._process.pid, folder, walls.memory_mb)
+        if sandbox.kind and self._cgroup is None and sys.platform.startswith("linux"):
+            self._watch = Watch(token, self._process.pid, folder, sandbox.memory_mb)
         self._to: BinaryIO = os.fdopen(ours_out, "wb")
         self._from = ours_in
         self._printed = bytearray()
@@ -143,17 +152,17 @@ class Child:
         self._drain = threading.Thread(target=self._keep_beginning, args=(self._process.stdout,), daemon=True)
         self._drain.start()
         setup = {
-            "forbidden": [str(root) for root in walls.forbidden],
-            "memory_mb": walls.memory_mb,
-            "loopback": process.loopback or bool(walls.kind),
-            "limited": bool(walls.kind),
+            "forbidden": [str(root) for root in sandbox.forbidden],
+            "memory_mb": sandbox.memory_mb,
+            "loopback": process.loopback or bool(sandbox.kind),
+            "limited": bool(sandbox.kind),
             "relay": port if self._relay is not None else None,
             "landlock": {
-                "readable": [*map(str, [*python_files(python), *walls.readable]), *SYSTEM_FILES],
+                "readable": [*map(str, [*python_files(python), *sandbox.readable]), *SYSTEM_FILES],
                 "writable": [str(folder), *WRITABLE_DEVICES],
                 "port": port,
             }
-            if walls.kind == "landlock"
+            if sandbox.kind == "landlock"
             else None,
         }
         self.ask(json.dumps(setup).encode(), seconds=STARTUP_SECONDS)
@@ -174,7 +183,14 @@ class Child:
         except BrokenPipeError:
             raise self._gone("died") from None
         head = self._read(8, deadline)
-        return self._read(int.from_bytes(head, "little"), deadline)
+        answer = self._read(int.from_bytes(head, "little"), deadline)
+        if self._overran:  # one of several processes was ended; the others may have gone on without it
+            raise self._gone("memory")
+        return answer
+
+    @property
+    def _overran(self) -> bool:
+        return any(limit is not None and limit.overran for limit in (self._cgroup, self._watch))
 
     def _read(self, size: int, deadline: float) -> bytes:
         data = bytearray()
@@ -195,10 +211,10 @@ class Child:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
             self._drain.join(1)
-        if any(limit is not None and limit.overran for limit in (self._cgroup, self._watch)):
+        if self._overran:
             how = "memory"
         status = self._process.poll()
-        if self.walls.kind == "bwrap" and status is not None and status > 128:  # as a shell says it
+        if self.sandbox.kind == "bwrap" and status is not None and status > 128:  # as a shell says it
             status = 128 - status
         return Gone(how, status, self.output())
 

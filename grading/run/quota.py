@@ -52,10 +52,9 @@ class Cgroup:
                 folder.rmdir()
             raise OSError(f"no cgroup: {error}") from None
 
-    def command(self, command: list[str]) -> list[str]:
-        """The command, started in the cgroup."""
-        enter = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ > "$1/cgroup.procs"; shift; n=$((n-1)); done; exec "$@"'
-        return ["/bin/sh", "-c", enter, "sh", str(len(self.folders)), *map(str, self.folders), *command]
+    def add(self, process: int) -> None:
+        for folder in self.folders:
+            (folder / "cgroup.procs").write_text(str(process))
 
     @property
     def overran(self) -> bool:
@@ -88,6 +87,10 @@ class Cgroup:
                     break
                 except OSError:
                     time.sleep(0.01)
+
+
+# Starts a command once it is told to, so that it can be put into a cgroup before.
+WAITING = ("/bin/sh", "-c", 'read -r _; exec "$@" </dev/null', "sh")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The walls around the process that runs a stranger's submission, from the strongest kind to the weakest.
+"""The sandbox around the process that runs a stranger's submission, from the strongest kind to the weakest.
 
 `bwrap` (bubblewrap) shows it a machine of its own, where there is nothing but what it needs. `landlock` has the Linux
 kernel refuse it files and connections. `child` is an ordinary process whose limits Python code can get around.
@@ -43,26 +43,57 @@ DOES_NOT_STOP = {
 
 
 @dataclass(frozen=True)
-class Walls:
-    """What a child may use. `kind` is empty for a process of the grader's own, without walls."""
+class Sandbox:
+    """What a child may use. `kind` is empty for a process of the grader's own, without one."""
 
     kind: str = ""
     readable: tuple[Path, ...] = ()  # beside the interpreter, its packages and the code that performs requests
     forbidden: tuple[Path, ...] = ()  # what Python code is refused in every kind
     memory_mb: int = 0  # 0: no limit
 
-    def command(self, command: Sequence[str], python: Path, folder: Path, relay: Path | None) -> list[str]:
-        """The command that runs a command behind these walls."""
+    def command(self, command: Sequence[str], python: Path, relay: Path | None) -> list[str]:
+        """The command that runs a command in this sandbox."""
         if self.kind != "bwrap":
             return list(command)
-        return [*_bwrap(folder, relay), *_bound([*python_files(python), *self.readable]), "--", *command]
+        bound = _bound([*python_files(python), *self.readable])
+        return [*_bwrap(relay), *bound, *_SEALED, "--", *command]
+
+    @property
+    def does_not_stop(self) -> tuple[str, ...]:
+        """What a submission can still do, in sentences."""
+        if self.kind in ("landlock", "child") and _is_root() and not self.user(Path(sys.executable)):
+            return (*DOES_NOT_STOP[self.kind], "It runs as root, because nobody else may read the course's files.")
+        return DOES_NOT_STOP[self.kind]
+
+    def user(self, python: Path) -> int | None:
+        """The account to give the child to, where the grader is root and bubblewrap does not do it."""
+        if self.kind not in ("landlock", "child") or not _is_root():
+            return None
+        needed = [*python_files(python), *self.readable]
+        return NOBODY if _readable_by_nobody(python, tuple(needed)) else None
 
     def folder(self, outside: Path) -> str:
         """The child's private folder, as the child names it."""
         return str(INSIDE) if self.kind == "bwrap" else str(outside)
 
 
-OPEN = Walls()
+OPEN = Sandbox()
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+@functools.cache
+def _readable_by_nobody(python: Path, needed: tuple[Path, ...]) -> bool:
+    """Whether a process without rights can run the interpreter and read all of this. It was tried."""
+    code = "import os, sys; sys.exit(not all(os.access(path, os.R_OK) for path in sys.argv[1:]))"
+    command = [str(python), "-I", "-c", code, *(str(path) for path in needed if path.exists())]
+    try:
+        tried = subprocess.run(command, user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, timeout=60)
+    except OSError:
+        return False
+    return tried.returncode == 0
 
 
 def strongest() -> str:
@@ -80,12 +111,15 @@ def missing(kind: str) -> str:
         return landlock.missing()
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed (apt-get install bubblewrap, or dnf install bubblewrap)"
-    true = [*_bwrap(Path("/nonexistent"), None), *_bound(()), "--", "/bin/true"]
+    true = [*_bwrap(None), *_SEALED, "--", "/bin/true"]
     tried = subprocess.run(true, capture_output=True, text=True, timeout=60)
     return f"bubblewrap cannot start: {tried.stderr.strip() or tried.returncode}" if tried.returncode else ""
 
 
-def _bwrap(folder: Path, relay: Path | None) -> Iterator[str]:
+_SEALED = ("--remount-ro", "/dev", "--remount-ro", "/")  # once everything is in its place
+
+
+def _bwrap(relay: Path | None) -> Iterator[str]:
     """bubblewrap with a machine of its own: no network, no processes but its own, no privileges, nothing to write to
     but a small private folder."""
     size = str(SCRATCH_MB << 20)
@@ -136,7 +170,8 @@ def python_files(python: Path) -> list[Path]:
 
 # What Landlock allows beside an interpreter: the system's programs and libraries, and devices that hold nothing.
 SYSTEM_FILES = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/sys/devices/system", "/dev/urandom", "/dev/random"),
+    *("/usr", "/bin", "/sbin", "/lib", "/lib64", "/sys/devices/system", "/dev/urandom", "/dev/random"),
+    *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "loadavg", "sys/vm", "sys/kernel")),
     *(f"/etc/{name}" for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "hosts", "localtime")),
 )
 WRITABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/shm")

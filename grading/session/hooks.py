@@ -151,7 +151,7 @@ class Hooks:
 
     def pytest_report_header(self) -> str:
         options = self.session.options
-        process = f"behind walls ({options.isolate})" if options.isolate else "in this process"
+        process = f"in a sandbox ({options.isolate})" if options.isolate else "in this process"
         tree = options.impl or "exercises (solutions under tests/)"
         known = self.session.identity
         tree += f" at {known['commit'][:7]}" if "commit" in known else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from grading.course.layout import Course
+from grading.course.trees import is_own
 
 STRONGEST = "strongest"
 
@@ -32,7 +33,7 @@ def add_options(parser: pytest.Parser) -> None:
         nargs="?",
         const=STRONGEST,
         metavar="KIND",
-        help="run the submission behind walls: --isolate=bwrap, --isolate=landlock, --isolate=child, or the strongest "
+        help="run the submission in a sandbox: --isolate=bwrap, --isolate=landlock, --isolate=child, or the strongest "
         "of them that works here (the default for a hand-in that --impl gives as a path)",
     )
     group.addoption(
@@ -43,7 +44,7 @@ def add_options(parser: pytest.Parser) -> None:
         type=int,
         default=8192,
         metavar="MB",
-        help="behind walls: the memory that the submission may use (default: 8192; 0 for no limit)",
+        help="in a sandbox: the memory that the submission may use (default: 8192; 0 for no limit)",
     )
     group.addoption(
         "--grading-seed",
@@ -107,7 +108,7 @@ class Options:
     start: Path  # relative paths are relative to this
     impl: str | None = None
     prerequisites: str | None = None
-    isolate: str = ""  # the kind of walls, see `grading.run.sandbox`; empty for the grader's own process
+    isolate: str = ""  # the kind of sandbox, see `grading.run.sandbox`; empty for the grader's own process
     live: bool = False  # a person watches or debugs: leave the terminal to the submission
     memory_mb: int = 8192
     seed: int = 0
@@ -133,7 +134,7 @@ class Options:
             start=start,
             impl=trees[0],
             prerequisites=option("--prerequisites"),
-            isolate=_walls(trees[0], option("--isolate"), option("--no-isolate"), live),
+            isolate=_sandbox(Course(config.rootpath), trees[0], option("--isolate"), option("--no-isolate"), live),
             live=live,
             memory_mb=option("--memory-limit"),
             seed=option("--grading-seed"),
@@ -155,26 +156,20 @@ class Options:
         return options
 
     @property
-    def walls(self) -> str:
-        """The kind of walls in words, for reports."""
-        return self.isolate or "none"
-
-    @property
     def llm_key(self) -> str:
         return os.environ.get("OPENAI_API_KEY", "none")
 
 
-def _walls(impl: str | None, asked: str | None, refused: bool, live: bool) -> str:
-    """The kind of walls around the submission. UsageError for a kind that does not work here."""
+def _sandbox(course: Course, impl: str | None, asked: str | None, refused: bool, live: bool) -> str:
+    """The kind of sandbox around the submission. UsageError for a kind that does not work here."""
     from grading.run.sandbox import KINDS, missing, strongest
 
     if asked and refused:
         raise pytest.UsageError("--isolate and --no-isolate: give one of them")
-    by_path = impl is not None and not impl.isidentifier()
-    if asked is None and (refused or not by_path):
+    if asked is None and (refused or impl is None or is_own(course, impl)):
         return ""
     if live:
-        what = f"--impl {impl}: a hand-in runs behind walls" if asked is None else "--isolate"
+        what = f"--impl {impl}: a hand-in runs in a sandbox" if asked is None else "--isolate"
         raise pytest.UsageError(
             f"{what}, where no debugger and no terminal reach it: leave out -s and --pdb, or add --no-isolate for work "
             "that you have read"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from grading.ask.got import Got
     from grading.ask.submission import Known, Submission
     from grading.run.executors import Executor
-    from grading.run.sandbox import Walls
+    from grading.run.sandbox import Sandbox
     from grading.session.collect import GradedModule
     from grading.session.questions import Asking
 
@@ -95,18 +95,18 @@ class Session:
             from grading.run.executors import InProcess, Isolated
 
             if self.options.isolate:
-                self._executor = Isolated(self.walls)
+                self._executor = Isolated(self.sandbox)
             else:
                 self._executor = InProcess(live=self.options.live)
         return self._executor
 
     @property
-    def walls(self) -> Walls:
+    def sandbox(self) -> Sandbox:
         """What surrounds the submission."""
-        from grading.run.sandbox import Walls
+        from grading.run.sandbox import Sandbox
 
         course, options = self.course, self.options
-        return Walls(options.isolate, course.material, course.private_roots, options.memory_mb)
+        return Sandbox(options.isolate, course.material, course.private_roots, options.memory_mb)
 
     def close(self) -> None:
         if self._executor is not None:

@@ -17,7 +17,7 @@ from grading.explain.outcome import Inconclusive, Unmet
 from grading.judge.ratios import GREY, Pair, PairedRatios, take_pairs
 from grading.judge.speed import IMPOSSIBLE, Contest, judge_speed
 from grading.run.executors import Isolated
-from grading.run.sandbox import Walls
+from grading.run.sandbox import Sandbox
 from tests.grading.conftest import TOY, write_hand_in
 from tests.grading.test_students import SOLUTION, with_body
 
@@ -145,7 +145,7 @@ def contest(tmp_path) -> Iterator[object]:
     def arrange(source: str, limit: AtLeast = LIMIT) -> Contest:
         course = Course(TOY)
         tree = find_tree(course, str(write_hand_in(tmp_path / "hand-in", mean=source)), Path.cwd())
-        executors.append(Isolated(Walls()))
+        executors.append(Isolated(Sandbox()))
         submission = Submission(tree, "week1/mean", executors[-1], seed=1, seconds=20, process=None)
         return Contest.arrange(submission, course, limit, "cpu", ask)
 
