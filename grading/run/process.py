@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import selectors
@@ -20,7 +21,8 @@ from typing import IO, Any, BinaryIO
 from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result, Trouble
-from grading.run.cpu import CHILDREN
+from grading.run.cpu import CHILDREN, family_seconds
+from grading.run.guards import WALL_FACTOR
 from grading.run.pipe import write_message
 from grading.run.quota import MARK, WAITING, Cgroup, Watch
 from grading.run.relay import Outside
@@ -28,7 +30,10 @@ from grading.run.sandbox import OPEN, PROJECT, SYSTEM_FILES, WRITABLE_DEVICES, S
 
 STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
 GRACE_SECONDS = 2.0  # beyond a test's time limit, for the child to report itself where it was
+LOOK_SECONDS = 0.5  # how often the CPU time of a request that takes long is looked at
 KEPT_OUTPUT = 20_000
+MESSAGE_KEPT = 300
+LARGEST_ANSWER = 512 << 20  # bytes
 
 
 class Place:
@@ -55,16 +60,18 @@ class Place:
             "exercise": exercise,
         }
         try:
-            seconds = request.seconds + GRACE_SECONDS
-            return Result.decode(self._child.ask(json.dumps(whose).encode(), request.encode(), seconds=seconds))
+            started = time.monotonic()
+            messages = json.dumps(whose).encode(), request.encode()
+            answer = self._child.ask(*messages, seconds=WALL_FACTOR * request.seconds, cpu=request.seconds)
+            return Result.decode(answer, request, time.monotonic() - started)
         except Gone as gone:
             printed = self._child.output()
             self.close()
             return Result(trouble=gone.trouble(request.seconds, self.sandbox.memory_mb), printed=printed)
-        except ValueError:
+        except ValueError as error:
             self.close()
-            message = "the submission wrote to the grader's pipe, so its answer can't be read"
-            return Result(trouble=Trouble("died", message))
+            message = f"the submission interfered with its answer to the grader, which can't be used ({error})"
+            return Result(trouble=Trouble("died", message[:MESSAGE_KEPT]))
 
     def close(self) -> None:
         if self._child is not None:
@@ -174,16 +181,21 @@ class Child:
     def output(self) -> str:
         return self._printed.decode("utf-8", "replace")
 
-    def ask(self, *messages: bytes, seconds: float) -> bytes:
-        """The answer to all of these messages. Gone if there is none in time."""
-        deadline = time.monotonic() + seconds
+    def ask(self, *messages: bytes, seconds: float, cpu: float = math.inf) -> bytes:
+        """The answer to all of these messages. Gone if there is none within so many seconds, on the clock or of CPU
+        time, and a little more."""
+        started = time.monotonic()
+        deadline = started + seconds + GRACE_SECONDS
+        self._spent = (started + cpu, family_seconds(self._process.pid) + cpu + GRACE_SECONDS)
         try:
             for message in messages:
                 write_message(self._to, message)
         except BrokenPipeError:
             raise self._gone("died") from None
-        head = self._read(8, deadline)
-        answer = self._read(int.from_bytes(head, "little"), deadline)
+        size = int.from_bytes(self._read(8, deadline), "little")
+        if size > LARGEST_ANSWER:
+            raise ValueError(f"{size:,} bytes, more than {LARGEST_ANSWER >> 20} MB")
+        answer = self._read(size, deadline)
         if self._overran:  # one of several processes was ended; the others may have gone on without it
             raise self._gone("memory")
         return answer
@@ -198,13 +210,20 @@ class Child:
             selector.register(self._from, selectors.EVENT_READ)
             while len(data) < size:
                 left = deadline - time.monotonic()
-                if left <= 0 or not selector.select(left):
+                if left <= 0 or self._used_up():
                     raise self._gone("time")
+                if not selector.select(min(left, LOOK_SECONDS)):
+                    continue
                 chunk = os.read(self._from, min(size - len(data), 1 << 20))
                 if not chunk:
                     raise self._gone("died")
                 data += chunk
         return bytes(data)
+
+    def _used_up(self) -> bool:
+        """Whether the CPU time of this request is over, which can't be before as much has passed on the clock."""
+        earliest, seconds = self._spent
+        return time.monotonic() > earliest and family_seconds(self._process.pid) > seconds
 
     def _gone(self, how: str) -> Gone:
         if how == "died":

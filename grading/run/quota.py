@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from grading.run.cpu import family
 from grading.run.sandbox import SCRATCH_MB
 
 PROCESSES = 512  # with their threads
@@ -124,11 +125,9 @@ class Watch:
 
     def processes(self) -> list[int]:
         """The child, its descendants, and whatever has inherited its environment."""
-        parents = {int(each.name): _parent(each) for each in Path("/proc").glob("[0-9]*")}
-        found = {self.root}
-        while more := {process for process, parent in parents.items() if parent in found} - found:
-            found |= more
-        return [process for process in parents if process in found or self._has_mark(process)]
+        known = family(self.root)
+        everybody = (int(each.name) for each in Path("/proc").glob("[0-9]*"))
+        return [process for process in everybody if process in known or self._has_mark(process)]
 
     def _has_mark(self, process: int) -> bool:
         with contextlib.suppress(OSError):
@@ -144,12 +143,6 @@ class Watch:
         self._stop.set()
         self._thread.join()
         self._kill()
-
-
-def _parent(folder: Path) -> int:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int((folder / "stat").read_text("ascii", "replace").rpartition(")")[2].split()[1])
-    return -1
 
 
 def _memory(process: int) -> int:
