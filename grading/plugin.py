@@ -7,7 +7,7 @@ import pytest
 from grading.ask import marks
 from grading.course.layout import GRADED_FILES, Course
 from grading.course.trees import TreeError
-from grading.session.finish import place_runs, report_problem
+from grading.session.finish import place_runs, report_problem, stop_in_order
 from grading.session.fixtures import draw, figures, gpu, llm, part, speed, submission
 from grading.session.hooks import Hooks
 from grading.session.options import Options, add_options, keep_paths, refuse_other_roots
@@ -44,3 +44,4 @@ def pytest_configure(config: pytest.Config) -> None:
             report_problem(course, options, error)
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(Hooks(session, config), "whetstone")
+    stop_in_order()

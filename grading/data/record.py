@@ -12,6 +12,7 @@ Verdict = Literal[
     "passed",  # every point earned
     "failed",  # the submission is wrong; points may still be partly earned
     "not started",  # the function, or a part, still raises NotImplementedError, or the file is missing
+    "not reached",  # the run ended before: it was interrupted, or its time was over
     "not offered",  # the library has no such operator
     "not gradable here",  # needs a GPU, a network, a key or a package that this machine lacks
     "inconclusive",  # the machine was too noisy for a verdict on speed
@@ -19,8 +20,9 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# A verdict that says nothing about the submission removes its points from the total instead of scoring 0.
-COUNTED: frozenset[Verdict] = frozenset({"passed", "failed", "not started"})
+# A verdict that says nothing about the submission removes its points from the total instead of scoring 0. What a
+# submission could bring about itself is counted: none can make the total smaller.
+COUNTED: frozenset[Verdict] = frozenset({"passed", "failed", "not started", "not reached"})
 
 
 @dataclass(frozen=True)

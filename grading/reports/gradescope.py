@@ -16,6 +16,7 @@ STATUS: dict[Verdict, str] = {
     "passed": "passed",
     "failed": "failed",
     "not started": "failed",
+    "not reached": "failed",
     "not offered": "passed",
     "not gradable here": "passed",
     "inconclusive": "passed",
@@ -53,6 +54,8 @@ def _overview(grade: Grade) -> str:
     if not grade.records:
         return nothing(grade)
     lines = [f"{show_points(grade.points)} of {show_points(grade.max_points)} points that can be earned here."]
+    if missed := grade.count("not reached"):
+        lines.append(f"{count(missed, 'test')} not reached: the run ended before, and they count 0.")
     if errors := grade.count("error"):
         lines.append(f"{count(errors, 'grader error')}: not your fault, please tell the course staff.")
     return "\n".join([*lines, *(f"Not counted: {phrase}." for phrase in ungraded(grade))])

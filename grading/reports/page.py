@@ -20,6 +20,7 @@ LOOKS: dict[Verdict, tuple[str, str]] = {  # a class and a sign
     "passed": ("passed", "✓"),
     "failed": ("failed", "✗"),
     "not started": ("unstarted", "○"),
+    "not reached": ("unstarted", "○"),
     "not offered": ("uncounted", "–"),
     "not gradable here": ("uncounted", "–"),
     "inconclusive": ("uncounted", "?"),
@@ -117,7 +118,7 @@ def _exercise(number: int, name: str, tally: Tally) -> str:
 
 def _rank(record: Record) -> int:
     """Where a test comes that did not fail: the grader's errors first, what passed last."""
-    return {"error": 0, "not started": 1, "passed": 3}.get(record.verdict, 2)
+    return {"error": 0, "not started": 1, "not reached": 1, "passed": 3}.get(record.verdict, 2)
 
 
 def _test(record: Record, place: str, unfolded: bool = False) -> str:

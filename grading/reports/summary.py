@@ -52,6 +52,9 @@ def _lost(grade: Grade, limit: int) -> list[str]:
         if unstarted:
             points = amount(Tally(tuple(unstarted)).max_points)
             inside.append(f"Not started: {count(len(unstarted), 'test')}, {points}.")
+        if missed := [record for record in tally.records if record.verdict == "not reached"]:
+            points = amount(Tally(tuple(missed)).max_points)
+            inside.append(f"Not reached before the run ended: {count(len(missed), 'test')}, {points}.")
         if inside:
             lost = amount(tally.max_points - tally.points)
             blocks.append(_details(f"{exercise}: {lost} lost", inside))

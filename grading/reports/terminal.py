@@ -124,6 +124,8 @@ def next_step(grade: Grade) -> str | None:
         broken = _first(grade, "error")
         location = f"in {count(errors, 'test')}, first in {_quoted(broken)} of {one_line(broken.exercise)}"
         return f"The grader itself broke {location}. That is not your fault: please report it."
+    if missed := grade.count("not reached"):
+        return f"The run ended before {count(missed, 'test')} {'was' if missed == 1 else 'were'} reached; they count 0."
     if grade.count("failed"):
         tally = next(tally for tally in grade.by_exercise().values() if tally.count("failed"))
         return f"{first}: {_mending(causes(tally)[0])}"

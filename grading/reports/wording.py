@@ -29,6 +29,8 @@ def progress(tally: Tally) -> str:
     counted = sum(record.counted for record in tally.records)
     if to_go := tally.count("failed") + tally.count("not started"):
         words.append("not started" if tally.count("not started") == counted else f"{count(to_go, 'test')} to go")
+    if missed := tally.count("not reached"):
+        words.append(f"{count(missed, 'test')} not reached")
     elif counted and not words:
         words.append("done")
     return ", ".join(words)

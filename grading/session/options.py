@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="in a sandbox: the memory that the submission may use (default: 8192; 0 for no limit)",
     )
     group.addoption(
+        "--time-budget",
+        type=_duration,
+        default=math.inf,
+        metavar="SECONDS",
+        help="seconds for the whole run, or 30m; what is not reached within it counts 0, in the order of the course",
+    )
+    group.addoption(
         "--grading-seed",
         type=int,
         default=0,
@@ -72,6 +81,14 @@ def add_options(parser: pytest.Parser) -> None:
         help="tell every failure in full, and list all tests with their points (default: each cause once)",
     )
     group.addoption("--report", metavar="DIR", help="write grade.json and all other reports to this directory")
+
+
+def _duration(text: str) -> float:
+    """Seconds, from `600` or `10m`. ValueError, of which pytest makes a usage error."""
+    seconds = 60 * float(text[:-1]) if text.endswith("m") else float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text}: give seconds, such as 600, or minutes, such as 10m")
+    return seconds
 
 
 def keep_paths(arguments: list[str]) -> None:
@@ -112,6 +129,7 @@ class Options:
     live: bool = False  # a person watches or debugs: leave the terminal to the submission
     memory_mb: int = 8192
     seed: int = 0
+    time_budget: float = math.inf  # seconds
     device: str = "cpu"
     llm_url: str | None = None
     llm_model: str | None = None
@@ -138,6 +156,7 @@ class Options:
             live=live,
             memory_mb=option("--memory-limit"),
             seed=option("--grading-seed"),
+            time_budget=option("--time-budget"),
             device=option("--device"),
             llm_url=option("--llm-url"),
             llm_model=option("--llm-model"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -61,12 +62,13 @@ class Session:
         self._executor = executor
         self.graded: set[str] = set()  # names of the trees of which exercises were collected
         self.records: list[Record] = []
+        self.planned: dict[str, Record] = {}  # by id, what was collected: the total is fixed before anything runs
         self.deselected: set[str] = set()
         self.explained: dict[tuple[str, str], str] = {}  # the test where the terminal first explained something
         self.known: Known | None = None
         self.named: dict[str, dict[str, None]] = {}  # known mistakes so far, in order, by exercise
         self._asking: dict[str, Asking] = {}  # by exercise
-        self.begun = datetime.now(UTC)
+        self.begun, self._started = datetime.now(UTC), time.monotonic()
 
     def _named(self, name: str | None, option: str) -> Tree | None:
         """Raises TreeError if there is no such tree."""
@@ -82,6 +84,11 @@ class Session:
         """When this was graded, and the commits of what was graded and of the course."""
         folder = self.tree.roots[0] if self.tree is not None else None
         return {"date": f"{self.begun:%Y-%m-%d %H:%M} UTC", **origin(self.course, folder)}
+
+    @property
+    def late(self) -> bool:
+        """Whether the time of --time-budget is over."""
+        return time.monotonic() - self._started > self.options.time_budget
 
     def tree_for(self, top: str, exercise: str) -> Tree:
         """The tree to grade, with its prerequisites, if pytest was given a path under `top`."""
