@@ -147,7 +147,7 @@ def test_the_hand_in_itself_cannot_be_changed(sealed):
 
 def test_the_environment_holds_no_secret(sealed):
     assert sealed.found("found = [os.environ.get(name) for name in ('MY_SECRET', 'GITHUB_STEP_SUMMARY')]") == [None] * 2
-    assert sealed.found("found = os.path.realpath(os.environ['HOME']) == os.getcwd()")
+    assert sealed.found("found = os.environ['HOME'] == os.getcwd()")
 
 
 def test_no_process_of_others_can_be_reached(sealed):
@@ -222,7 +222,9 @@ def stragglers() -> list[int]:
 
 
 FLOODS = {
-    "shared memory": "import mmap\nheld = mmap.mmap(-1, 1200 << 20)\nfor at in range(0, 1200 << 20, 4096):\n    held[at] = 1",
+    "shared memory": (
+        "import mmap\nheld = mmap.mmap(-1, 1200 << 20)\nfor at in range(0, 1200 << 20, 4096):\n    held[at] = 1"
+    ),
     "files in memory": (
         "import mmap\nheld = []\nfor name in 'abc':\n    fd = os.memfd_create(name)\n    os.truncate(fd, 500 << 20)\n"
         "    held.append(mmap.mmap(fd, 500 << 20))\n    for at in range(0, 500 << 20, 4096):\n        held[-1][at] = 1"
