@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import secrets
 import selectors
 import signal
 import subprocess
@@ -22,15 +21,24 @@ from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result, Trouble
 from grading.run.cpu import CHILDREN, family_seconds
+from grading.run.family import end_descendants
 from grading.run.guards import WALL_FACTOR
 from grading.run.pipe import write_message
-from grading.run.quota import MARK, WAITING, Cgroup, Watch
+from grading.run.quota import LOOK_SECONDS, PROCESSES, WAITING, Cgroup, Watch
 from grading.run.relay import Outside
-from grading.run.sandbox import OPEN, PROJECT, SYSTEM_FILES, WRITABLE_DEVICES, Sandbox, clean_environment, python_files
+from grading.run.sandbox import (
+    OPEN,
+    PROJECT,
+    SCRATCH_MB,
+    SYSTEM_FILES,
+    WRITABLE_DEVICES,
+    Sandbox,
+    clean_environment,
+    python_files,
+)
 
 STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
 GRACE_SECONDS = 2.0  # beyond a test's time limit, for the child to report itself where it was
-LOOK_SECONDS = 0.5  # how often the CPU time of a request that takes long is looked at
 KEPT_OUTPUT = 20_000
 MESSAGE_KEPT = 300
 LARGEST_ANSWER = 512 << 20  # bytes
@@ -96,6 +104,10 @@ class Gone(Exception):
     def trouble(self, seconds: float, memory_mb: int) -> Trouble:
         if self.how == "time":
             return Trouble("time", f"did not finish within {seconds:g} s, could not be interrupted and was killed")
+        if self.how == "processes":
+            return Trouble("died", f"had more than {PROCESSES} processes and threads at once and was killed")
+        if self.how == "disk":
+            return Trouble("died", f"wrote more than {SCRATCH_MB} MB and was killed")
         told = any(word in self.output for word in ("DefaultCPUAllocator", "bad_alloc", "MemoryError"))
         if told or self.how == "memory":
             return Trouble("memory", f"ran out of memory (the limit is {memory_mb} MB, see --memory-limit)")
@@ -116,9 +128,9 @@ class Child:
         self._relay: Outside | None = None
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        token, inside = secrets.token_hex(8), sandbox.folder(folder)
+        inside = sandbox.folder(folder)
         kept = clean_environment(inside) if sandbox.kind else dict(os.environ)
-        environment = {**kept, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", MARK: token}
+        environment = {**kept, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
         set_environment(environment, process, inside)
         if sandbox.kind == "bwrap" and port is not None:
             self._relay = Outside(folder, port)
@@ -151,7 +163,7 @@ class Child:
         os.close(theirs_in)
         os.close(theirs_out)
         if sandbox.kind and self._cgroup is None and sys.platform.startswith("linux"):
-            self._watch = Watch(token, self._process.pid, folder, sandbox.memory_mb)
+            self._watch = Watch(self._process.pid, folder, sandbox.memory_mb)
         self._to: BinaryIO = os.fdopen(ours_out, "wb")
         self._from = ours_in
         self._printed = bytearray()
@@ -163,6 +175,7 @@ class Child:
             "memory_mb": sandbox.memory_mb,
             "loopback": process.loopback or bool(sandbox.kind),
             "limited": bool(sandbox.kind),
+            "kept": sandbox.kind in ("landlock", "child"),
             "relay": port if self._relay is not None else None,
             "landlock": {
                 "readable": [*map(str, [*python_files(python), *sandbox.readable]), *SYSTEM_FILES],
@@ -197,12 +210,13 @@ class Child:
             raise ValueError(f"{size:,} bytes, more than {LARGEST_ANSWER >> 20} MB")
         answer = self._read(size, deadline)
         if self._overran:  # one of several processes was ended; the others may have gone on without it
-            raise self._gone("memory")
+            raise self._gone("died")
         return answer
 
     @property
-    def _overran(self) -> bool:
-        return any(limit is not None and limit.overran for limit in (self._cgroup, self._watch))
+    def _overran(self) -> str:
+        """What the child and all that it has started used up together; empty for nothing."""
+        return next((limit.overran for limit in (self._cgroup, self._watch) if limit and limit.overran), "")
 
     def _read(self, size: int, deadline: float) -> bytes:
         data = bytearray()
@@ -213,6 +227,8 @@ class Child:
                 if left <= 0 or self._used_up():
                     raise self._gone("time")
                 if not selector.select(min(left, LOOK_SECONDS)):
+                    if self._overran:  # one of several processes was ended, for which the others may wait
+                        raise self._gone("died")
                     continue
                 chunk = os.read(self._from, min(size - len(data), 1 << 20))
                 if not chunk:
@@ -226,18 +242,19 @@ class Child:
         return time.monotonic() > earliest and family_seconds(self._process.pid) > seconds
 
     def _gone(self, how: str) -> Gone:
-        if how == "died":
+        if how == "died" and not self._overran:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
             self._drain.join(1)
-        if self._overran:
-            how = "memory"
+        how = self._overran or how
         status = self._process.poll()
         if self.sandbox.kind == "bwrap" and status is not None and status > 128:  # as a shell says it
             status = 128 - status
         return Gone(how, status, self.output())
 
     def kill(self) -> None:
+        if self.sandbox.kind:
+            end_descendants(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -13,15 +13,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from grading.run.cpu import family
+from grading.run.family import descendants, end_descendants
 from grading.run.sandbox import SCRATCH_MB
 
 PROCESSES = 512  # with their threads
 LOOK_SECONDS = 0.1
-MARK = "WHETSTONE_CHILD"  # in the environment of the child and of all that it starts
 _CGROUPS = Path("/sys/fs/cgroup")
 _numbers = itertools.count(1)
 
@@ -58,13 +56,13 @@ class Cgroup:
             (folder / "cgroup.procs").write_text(str(process))
 
     @property
-    def overran(self) -> bool:
-        """Whether the kernel ended a process because the memory was used up."""
+    def overran(self) -> str:
+        """ "memory" if the kernel has ended a process because the memory was used up."""
         file = self.folders[0] / ("memory.events" if self.unified else "memory.oom_control")
         with contextlib.suppress(OSError):
             counts = dict(line.split() for line in file.read_text().splitlines())
-            return counts.get("oom_kill", "0") != "0"
-        return False
+            return "memory" if counts.get("oom_kill", "0") != "0" else ""
+        return ""
 
     def processes(self) -> list[int]:
         with contextlib.suppress(OSError):
@@ -73,6 +71,8 @@ class Cgroup:
 
     def end(self) -> None:
         """Kill all that is left in it, and remove it."""
+        with contextlib.suppress(OSError):
+            (self.folders[-1] / "pids.max").write_text("0")  # none forks while others are ended
         deadline = time.monotonic() + 5
         while (left := self.processes()) and time.monotonic() < deadline:
             for process in left:
@@ -105,65 +105,80 @@ def has_cgroups() -> bool:
 
 
 class Watch:
-    """Without a cgroup: looks at the processes ten times a second, and kills them all if they use too much."""
+    """Without a cgroup: looks at the processes many times a second, and ends them all if together they use too much."""
 
-    def __init__(self, token: str, root: int, folder: Path, memory_mb: int) -> None:
-        self.token, self.root, self.folder, self.memory_mb = f"{MARK}={token}".encode(), root, folder, memory_mb
-        self.overran = False
-        self._since = time.time()
+    def __init__(self, root: int, folder: Path, memory_mb: int) -> None:
+        self.root, self.folder, self.memory = root, folder, memory_mb << 20
+        self.overran = ""  # what was used up: "memory", "processes" or "disk"
+        self._shared_before = set(_shared())
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
     def _look(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
-            used = sum(map(_memory, self.processes())) + _written(Path("/dev/shm"), self._since)
-            full = _written(self.folder) > SCRATCH_MB << 20
-            if (self.memory_mb and used > self.memory_mb << 20) or full:
-                self.overran = True
-                self._kill()
+            processes = [self.root, *descendants(self.root)]
+            if overran := self._exceeded(processes):
+                self.overran = overran
+                end_descendants(self.root)
+                with contextlib.suppress(OSError):
+                    os.kill(self.root, signal.SIGKILL)
 
-    def processes(self) -> list[int]:
-        """The child, its descendants, and whatever has inherited its environment."""
-        known = family(self.root)
-        everybody = (int(each.name) for each in Path("/proc").glob("[0-9]*"))
-        return [process for process in everybody if process in known or self._has_mark(process)]
-
-    def _has_mark(self, process: int) -> bool:
-        with contextlib.suppress(OSError):
-            return self.token in Path(f"/proc/{process}/environ").read_bytes()
-        return False
-
-    def _kill(self) -> None:
-        for process in self.processes():
-            with contextlib.suppress(OSError):
-                os.kill(process, signal.SIGKILL)
+    def _exceeded(self, processes: list[int]) -> str:
+        if sum(_field(process, "status", "Threads") for process in processes) > PROCESSES:
+            return "processes"
+        if _written(self.folder) > SCRATCH_MB << 20:
+            return "disk"
+        files = sum(size for name, size in _shared().items() if name not in self._shared_before)
+        files += _in_own_files(processes[-1])
+        # What processes share counts for each of them at first, and exactly only where that would be too much.
+        for file, field in (("status", "VmRSS"), ("smaps_rollup", "Pss")):
+            used = sum(_field(process, file, field) << 10 for process in processes)
+            if not self.memory or files + used <= self.memory:
+                return ""
+        return "memory"
 
     def end(self) -> None:
         self._stop.set()
         self._thread.join()
-        self._kill()
+        end_descendants(self.root)
 
 
-def _memory(process: int) -> int:
-    """Bytes, of which what several processes share is divided among them."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text("ascii", "replace").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) << 10
+def _field(process: int, file: str, name: str) -> int:
+    """A number from one of a process's files in /proc."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{process}/{file}", "rb") as lines:
+        for line in lines:
+            if line.startswith(name.encode() + b":"):
+                return int(line.split()[1])
     return 0
 
 
-def _written(folder: Path, since: float = 0.0) -> int:
-    """Bytes of this account's files below a folder that were changed since then."""
-    return sum(status.st_blocks * 512 for status in _files(folder) if status.st_mtime >= since)
+def _shared() -> dict[str, int]:
+    """The files of shared memory with their bytes."""
+    found = {}
+    with contextlib.suppress(OSError), os.scandir("/dev/shm") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                found[entry.name] = entry.stat(follow_symlinks=False).st_blocks * 512
+    return found
 
 
-def _files(folder: Path) -> Iterator[os.stat_result]:
-    accounts = {os.getuid(), 65534}
+def _in_own_files(process: int) -> int:
+    """The bytes in the file systems that a sandbox has in memory, if the process is in one."""
+    used = 0
+    with contextlib.suppress(OSError):
+        if os.readlink(f"/proc/{process}/ns/mnt") != os.readlink("/proc/self/ns/mnt"):
+            for name in ("tmp", "dev/shm"):
+                system = os.statvfs(f"/proc/{process}/root/{name}")
+                used += (system.f_blocks - system.f_bfree) * system.f_frsize
+    return used
+
+
+def _written(folder: Path) -> int:
+    """The bytes below a folder."""
+    total = 0
     for path, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join(path, name))
-                if status.st_uid in accounts:
-                    yield status
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total

@@ -29,14 +29,16 @@ DOES_NOT_STOP = {
     "bwrap": ("It does not protect against faults of the Linux kernel: for work of attackers, add a virtual machine.",),
     "landlock": (
         "The submission can see which other processes run, though not reach them.",
-        "It can send UDP packets to the network.",
-        "A process that it leaves behind may outlive its test where no cgroup can be made.",
+        "It can send UDP packets to the network, and reach other machines where Landlock is older than version 4.",
+        "It can lower the priority and the limits of other processes of this account, and end them where Landlock is "
+        "older than version 6.",
     ),
     "child": (
         "A submission that is set on it can read every file of this account, also through another program.",
         "It can reach the network, and send signals to other processes of this account.",
         "It can change the grader's files where this account may.",
-        "A process that it leaves behind may outlive its test where no cgroup can be made.",
+        "A process that it leaves behind may outlive its test if it ends the one that keeps it, where no cgroup can "
+        "be made.",
     ),
     "": ("The submission runs in the grader's own process and can do whatever the grader can.",),
 }
