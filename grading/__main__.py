@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import getpass
 import random
 import sys
 import time
@@ -36,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="instead, compare the names of single mistakes in a whole run with those under --lf, -k and node ids",
     )
     naming.add_argument("--every", type=int, default=1, help="with --selections: only every n-th mistake of a bank")
+    accept = commands.add_parser("accept", help="record that a person has looked at what is marked for review")
+    accept.add_argument("report", type=Path, help="the folder of the reports, or its grade.json")
+    accept.add_argument("words", nargs="*", help="only the findings that contain one of these, such as week1/moe.py")
+    accept.add_argument("--by", default=getpass.getuser(), help="who has looked (default: %(default)s)")
     commands.add_parser("conformance", help="grade the libraries under tests/libraries, for docs/conformance.md")
     kept = commands.add_parser("benchmarks", help="compare saved runs of the performance tests, and plot their history")
     kept_commands = kept.add_subparsers(dest="what", required=True)
@@ -60,11 +65,30 @@ def main(arguments: list[str] | None = None) -> int:
             return compare_selections(course, options.exercises, options.every)
         case "naming":
             return name_several(course, options.exercises, options.pairs, options.triples, options.seed)
+        case "accept":
+            return accept_findings(options.report, options.words, options.by)
         case "conformance":
             return conformance(course)
     if options.what == "history":
         return history(course)
     return compare_runs(course, options.before, options.now)
+
+
+def accept_findings(report: Path, words: list[str], by: str) -> int:
+    from grading.reports import read_grade
+    from grading.session.acceptance import accept
+
+    folder = report.parent if report.name == "grade.json" else report
+    try:
+        new = accept(folder, read_grade(folder / "grade.json"), words, by)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 4
+    for finding in new:
+        print(f"accepted: {finding}")
+    if not new:
+        print("nothing to accept" + (f" that contains {' or '.join(words)}" if words else ""))
+    return 0
 
 
 def stubs(course: Course) -> int:

@@ -59,6 +59,7 @@ class Record:
     output: str = ""  # what the submission printed, truncated
     test_code: str = ""  # the graded test's source
     line: int | None = None  # where that source begins in the test file
+    review: tuple[str, ...] = ()  # lines of the submission that a person should look at: see `grading.course.review`
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -85,7 +86,8 @@ class Record:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:
         parts = {name: Part(**part) for name, part in data.get("parts", {}).items()}
-        return cls(**{**data, "parts": parts, "mistakes": tuple(data.get("mistakes", ()))})
+        lists = {name: tuple(data.get(name, ())) for name in ("mistakes", "review")}
+        return cls(**{**data, "parts": parts, **lists})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,7 +10,7 @@ from typing import Any
 
 from grading.data.record import Grade, Record, Verdict, show_points
 from grading.reports.text import plain, to_json
-from grading.reports.wording import count, explanation, label, nothing, ungraded
+from grading.reports.wording import count, explanation, label, nothing, reviews, ungraded
 
 STATUS: dict[Verdict, str] = {
     "passed": "passed",
@@ -40,6 +40,7 @@ def render(grade: Grade) -> str:
                 "seed": grade.seed,
                 "identity": grade.identity,
                 "environment": grade.environment,
+                "review": list(reviews(grade)),
             },
             "tests": [
                 _test(record, f"{number}.{index}")

@@ -12,7 +12,7 @@ from grading.data.record import Grade, Record, Tally, Verdict, show_points
 from grading.reports.causes import causes
 from grading.reports.terminal import next_step
 from grading.reports.text import one_line, plain
-from grading.reports.wording import alike, explanation, nothing, state, ungraded
+from grading.reports.wording import alike, amount, explanation, nothing, reviews, state, ungraded
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -85,6 +85,7 @@ def _head(grade: Grade) -> str:
             _bar(grade),
             f'<p class="advice">{_text(next_step(grade) or nothing(grade))}</p>',
             f'<p class="muted">Not counted: {_text(left_out)}.</p>' if left_out else "",
+            *(f"<p>For review, {amount(points)}: {_text(finding)}</p>" for finding, points in reviews(grade).items()),
         ]
     )
 

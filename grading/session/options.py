@@ -126,6 +126,8 @@ class Options:
     impl: str | None = None
     prerequisites: str | None = None
     isolate: str = ""  # the kind of sandbox, see `grading.run.sandbox`; empty for the grader's own process
+    review: bool = False  # mark the tests of a submission that does what honest work has no use for
+    strict: bool = False  # withhold the points of such tests until a person has accepted them
     live: bool = False  # a person watches or debugs: leave the terminal to the submission
     memory_mb: int = 8192
     seed: int = 0
@@ -153,6 +155,8 @@ class Options:
             impl=trees[0],
             prerequisites=option("--prerequisites"),
             isolate=_sandbox(Course(config.rootpath), trees[0], option("--isolate"), option("--no-isolate"), live),
+            review=True,
+            strict=bool(config.getini("strict")),  # pytest's own option, which also makes it strict about marks
             live=live,
             memory_mb=option("--memory-limit"),
             seed=option("--grading-seed"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from grading.ask.draw import Draw
     from grading.ask.got import Got
     from grading.ask.submission import Known, Submission
+    from grading.course.review import Finding
     from grading.run.executors import Executor
     from grading.run.sandbox import Sandbox
     from grading.session.collect import GradedModule
@@ -68,6 +69,7 @@ class Session:
         self.known: Known | None = None
         self.named: dict[str, dict[str, None]] = {}  # known mistakes so far, in order, by exercise
         self._asking: dict[str, Asking] = {}  # by exercise
+        self._findings: dict[tuple[Tree, str], tuple[Finding, ...]] = {}
         self.begun, self._started = datetime.now(UTC), time.monotonic()
 
     def _named(self, name: str | None, option: str) -> Tree | None:
@@ -89,6 +91,23 @@ class Session:
     def late(self) -> bool:
         """Whether the time of --time-budget is over."""
         return time.monotonic() - self._started > self.options.time_budget
+
+    def findings(self, tree: Tree, exercise: str) -> tuple[Finding, ...]:
+        """The lines of a submission that a person should look at."""
+        from grading.course.review import review
+
+        if not self.options.review:
+            return ()
+        if (tree, exercise) not in self._findings:
+            self._findings[tree, exercise] = review(self.course, tree, exercise)
+        return self._findings[tree, exercise]
+
+    @cached_property
+    def accepted(self) -> frozenset[str]:
+        """What a person has accepted beside the reports: see `grading.session.acceptance`."""
+        from grading.session.acceptance import accepted
+
+        return accepted(self.options.report) if self.options.report is not None else frozenset()
 
     def tree_for(self, top: str, exercise: str) -> Tree:
         """The tree to grade, with its prerequisites, if pytest was given a path under `top`."""

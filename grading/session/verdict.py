@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from grading.ask.got import Got
     from grading.mistakes.bank import Mistake
 
+WITHHELD = "the points are withheld until a person has looked at these lines (--strict)"
 OUTPUT_KEPT = 20_000  # characters of what a submission printed
 
 
@@ -53,10 +54,16 @@ def judge_test(
     cause = cause_of(explanation, observed, module.exercise) if verdict == "failed" else ""
     whole_file = cause == f"{module.exercise}.py"  # no section of the handout is about that
     explanation = explanation.with_(likely=likely(mistakes), handout="" if whole_file else handout)
+    review = tuple(map(str, session.findings(module.tree, module.exercise))) if verdict in ("passed", "failed") else ()
+    earned_points = max_points if verdict == "passed" else sum(part.points for part in parts.values())
+    if earned_points and session.options.strict and not session.accepted.issuperset(review):
+        verdict, earned_points, parts = "failed", 0.0, {name: Part(0.0, share) for name, share in shares.items()}
+        explanation = Explanation(WITHHELD, wrong="\n".join(review))
     record = replace(
         unreached(item, module),
         verdict=verdict,
-        points=max_points if verdict == "passed" else sum(part.points for part in parts.values()),
+        points=earned_points,
+        review=review,
         seconds=round(call.duration, 6),
         message=explanation.text() if explanation.reason else "",
         reason=explanation.reason,
