@@ -1,4 +1,5 @@
-"""The commands of course authors: `python -m grading stubs`, `check`, `naming`, `conformance` and `benchmarks`."""
+"""Commands besides pytest's: `python -m grading doctor`; authors' are `stubs`, `check`, `naming`, `conformance` and
+`benchmarks`."""
 
 from __future__ import annotations
 
@@ -52,7 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
         "now", nargs="?", metavar="B", help="the later run (default: the newest; then A defaults to the one before)"
     )
     kept_commands.add_parser("history", help="plot each test over the saved runs, and report where its level changed")
+    commands.add_parser("doctor", help="report what this machine offers for grading, and which sandboxes work")
     options = parser.parse_args(arguments)
+    if options.command == "doctor":
+        from grading.session.doctor import lines
+
+        print("\n".join(lines()))
+        return 0
     course = Course(options.root.resolve())
     if not course.solutions_root.is_dir():
         parser.error(f"--root {options.root}: no solutions/ in it")

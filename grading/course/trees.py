@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import difflib
 import hashlib
@@ -12,7 +13,7 @@ import importlib
 import sys
 import tempfile
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,9 +103,54 @@ class Tree:
         return Tree(name, (folder, *self.roots))
 
     def lent(self, exercise: str, lender: Tree) -> Tree:
-        """This tree's file of one exercise over the lender's files: everything it builds on comes from the lender."""
+        """This tree's file of one exercise over copies of the lender's files that it builds on, and of no others."""
         path = self.file(exercise)
-        return lender if path is None else lender.overlaid(self.name, exercise, path.read_text("utf-8", "replace"))
+        if path is None:
+            return lender
+        over = lender.overlaid(self.name, exercise, path.read_text("utf-8", "replace"))
+        folder, copies = over.roots[0], Path(tempfile.mkdtemp(dir=_scratch()))
+        for file in needed(over, exercise):
+            for root in lender.roots:
+                if file.is_relative_to(root):
+                    copy = copies / file.relative_to(root)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    copy.write_bytes(file.read_bytes())
+        return Tree(self.name, (folder, copies))
+
+
+def needed(tree: Tree, exercise: str) -> list[Path]:
+    """The files of an exercise: its own, and those that it imports from its tree, directly or through others."""
+    found: list[Path] = []
+    wanted = [tuple(exercise.split("/"))]
+    while wanted:
+        path = _file(tree, wanted.pop())
+        if path is not None and path not in found:
+            found.append(path)
+            wanted += _imports(tree, path)
+    return found
+
+
+def _file(tree: Tree, module: tuple[str, ...]) -> Path | None:
+    for root in tree.roots if module else ():
+        for path in (root.joinpath(*module).with_suffix(".py"), root.joinpath(*module, "__init__.py")):
+            if path.is_file():
+                return path
+    return None
+
+
+def _imports(tree: Tree, path: Path) -> Iterator[tuple[str, ...]]:
+    """The modules of the tree that a file may import: a name may be a module or something in one."""
+    root = next(root for root in tree.roots if path.is_relative_to(root))
+    folder = path.relative_to(root).parent.parts
+    try:
+        statements = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError):
+        return
+    for node in statements:
+        if isinstance(node, ast.ImportFrom) and 0 < node.level <= len(folder) + 1:
+            module = (*folder[: len(folder) - node.level + 1], *filter(None, (node.module or "").split(".")))
+            yield from (module[:length] for length in range(1, len(module) + 1))
+            yield from ((*module, alias.name) for alias in node.names)
 
 
 _scratch_folder: tempfile.TemporaryDirectory[str] | None = None

@@ -34,7 +34,7 @@ def main() -> None:
         listen_inside(setup["relay"], RELAY)
     if setup["landlock"]:
         restrict(**setup["landlock"])
-    forbid_reading([Path(root) for root in setup["forbidden"]])
+    forbid_reading([Path(root) for root in setup["forbidden"]], [Path(path) for path in setup["readable"]])
     if setup["memory_mb"]:
         limit_memory(setup["memory_mb"])
     if setup["limited"]:

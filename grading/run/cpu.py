@@ -12,12 +12,30 @@ from pathlib import Path
 from grading.run.family import descendants
 
 CHILDREN: set[int] = set()  # the ids of the running children that requests are sent to
+_forgotten = 0.0  # CPU seconds of children that have ended, which the system does not count
 
 
 def cpu_seconds() -> float:
     """So far: this process, its children that have ended, and, where the system tells, those that run."""
+    return time.process_time() + _ended() + _forgotten + sum(map(family_seconds, CHILDREN))
+
+
+@contextlib.contextmanager
+def ending(child: int) -> Iterator[None]:
+    """Around the end of a child: its time stays counted, even what the system forgets, as when bubblewrap is killed."""
+    global _forgotten
+    running, before = family_seconds(child), _ended()
+    try:
+        yield
+    finally:
+        CHILDREN.discard(child)
+        _forgotten += max(0.0, running - (_ended() - before))
+
+
+def _ended() -> float:
+    """Of the children that have ended, as the system counts it."""
     times = os.times()
-    return time.process_time() + times.children_user + times.children_system + sum(map(family_seconds, CHILDREN))
+    return times.children_user + times.children_system
 
 
 @dataclass

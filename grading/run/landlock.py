@@ -67,7 +67,7 @@ def missing() -> str:
     return "" if "PermissionError" in tried.stderr else "Landlock did not refuse a file when it was tried"
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str], port: int | None) -> None:
+def restrict(readable: Iterable[str], writable: Iterable[str], port: int | None, listable: Iterable[str] = ()) -> None:
     """From now on this process and its children can read and write only below these folders, and connect only to this
     port. It can't be undone."""
     version = abi()
@@ -82,6 +82,8 @@ def restrict(readable: Iterable[str], writable: Iterable[str], port: int | None)
     try:
         for path in readable:
             _allow(rules, path, rights & _READ)
+        for path in listable:
+            _allow(rules, path, rights & _READ_DIR)
         for path in writable:
             _allow(rules, path, rights)
         if version >= 4 and port is not None:

@@ -11,15 +11,16 @@ LARGEST_FILE_MB = 1024
 MORE_PROCESSES = 512  # with their threads
 
 
-def forbid_reading(roots: list[Path]) -> None:
-    """Refuse to open any file below these folders. Python code can't remove an audit hook."""
-    prefixes = tuple(f"{root}{os.sep}" for root in roots)
+def forbid_reading(roots: list[Path], allowed: list[Path]) -> None:
+    """Refuse to open any file below these folders but what is allowed. Python code can't remove an audit hook."""
+    prefixes, others = (tuple(f"{path}{os.sep}" for path in paths) for paths in (roots, allowed))
+    real, decode = os.path.realpath, os.fsdecode  # a submission may replace them
 
     def hook(event: str, args: tuple[object, ...]) -> None:
         if event in ("open", "os.listdir", "os.scandir") and args and isinstance(args[0], (str, bytes, os.PathLike)):
-            path = os.path.realpath(os.fsdecode(args[0])) + os.sep
-            if path.startswith(prefixes):
-                raise PermissionError(f"a submission may not read {os.fsdecode(args[0])}: it belongs to the grader")
+            path = real(decode(args[0])) + os.sep
+            if path.startswith(prefixes) and not path.startswith(others):
+                raise PermissionError(f"a submission may not read {decode(args[0])}: it belongs to the grader")
 
     if prefixes:
         sys.addaudithook(hook)

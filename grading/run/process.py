@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO
 from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result, Trouble
-from grading.run.cpu import CHILDREN, family_seconds
+from grading.run.cpu import CHILDREN, ending, family_seconds
 from grading.run.family import end_descendants
 from grading.run.guards import WALL_FACTOR
 from grading.run.pipe import write_message
@@ -30,11 +30,11 @@ from grading.run.sandbox import (
     OPEN,
     PROJECT,
     SCRATCH_MB,
-    SYSTEM_FILES,
     WRITABLE_DEVICES,
     Sandbox,
     clean_environment,
     python_files,
+    system_files,
 )
 
 STARTUP_SECONDS = 120.0  # for a child to import torch, on the slowest machine
@@ -162,8 +162,9 @@ class Child:
         CHILDREN.add(self._process.pid)
         os.close(theirs_in)
         os.close(theirs_out)
-        if sandbox.kind and self._cgroup is None and sys.platform.startswith("linux"):
-            self._watch = Watch(self._process.pid, folder, sandbox.memory_mb)
+        limited = self._cgroup is not None  # in memory and processes; a sandbox of bwrap's also in disk
+        if sandbox.kind and sys.platform.startswith("linux") and not (limited and sandbox.kind == "bwrap"):
+            self._watch = Watch(self._process.pid, folder, 0 if limited else sandbox.memory_mb)
         self._to: BinaryIO = os.fdopen(ours_out, "wb")
         self._from = ours_in
         self._printed = bytearray()
@@ -172,13 +173,15 @@ class Child:
         self._drain.start()
         setup = {
             "forbidden": [str(root) for root in sandbox.forbidden],
+            "readable": [str(path) for path in sandbox.readable],
             "memory_mb": sandbox.memory_mb,
             "loopback": process.loopback or bool(sandbox.kind),
             "limited": bool(sandbox.kind),
             "kept": sandbox.kind in ("landlock", "child"),
             "relay": port if self._relay is not None else None,
             "landlock": {
-                "readable": [*map(str, [*python_files(python), *sandbox.readable]), *SYSTEM_FILES],
+                "readable": [*map(str, [*python_files(python), *sandbox.readable, *system_files()])],
+                "listable": [str(path) for path in sandbox.listable],
                 "writable": [str(folder), *WRITABLE_DEVICES],
                 "port": port,
             }
@@ -253,12 +256,12 @@ class Child:
         return Gone(how, status, self.output())
 
     def kill(self) -> None:
-        if self.sandbox.kind:
-            end_descendants(self._process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        CHILDREN.discard(self._process.pid)
+        with ending(self._process.pid):
+            if self.sandbox.kind:
+                end_descendants(self._process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
         for each in (self._cgroup, self._watch):
             if each is not None:
                 each.end()

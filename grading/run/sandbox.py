@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grading.run import landlock
+from grading.run.view import around
 
 KINDS = ("bwrap", "landlock", "child")
 INSIDE = Path("/tmp/whetstone")  # the private folder, as bwrap's machine names it
 SCRATCH_MB = 2048  # that may be written to the private folder
 NOBODY = 65534
 PROJECT = Path(__file__).parents[2]
+SYSTEM = tuple(map(Path, ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/nix/store", "/gnu/store")))
 PERFORMING = ("run", "course", "data", "__init__.py")  # what performs requests, in grading/
 
 DOES_NOT_STOP = {
@@ -52,6 +54,7 @@ class Sandbox:
     readable: tuple[Path, ...] = ()  # beside the interpreter, its packages and the code that performs requests
     forbidden: tuple[Path, ...] = ()  # what Python code is refused in every kind
     memory_mb: int = 0  # 0: no limit
+    listable: tuple[Path, ...] = ()  # folders whose names may be read, where only parts of them are readable
 
     def command(self, command: Sequence[str], python: Path, relay: Path | None) -> list[str]:
         """The command that runs a command in this sandbox."""
@@ -131,11 +134,8 @@ def _bwrap(relay: Path | None) -> Iterator[str]:
     yield from ("--proc", "/proc", "--dev", "/dev")
     yield from ("--size", size, "--tmpfs", "/dev/shm", "--size", size, "--tmpfs", "/tmp", "--dir", str(INSIDE))
     yield from ("--chdir", str(INSIDE))
-    for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"):
-        if os.path.islink(path):
-            yield from ("--symlink", os.readlink(path), path)
-        elif os.path.isdir(path):
-            yield from ("--ro-bind", path, path)
+    for place in around(filter(Path.exists, SYSTEM), [PROJECT]):
+        yield from ("--symlink", os.readlink(place), str(place)) if place.is_symlink() else _bind(place)
     for path in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "hosts", "nsswitch.conf", "localtime"):
         yield from ("--ro-bind-try", f"/etc/{path}", f"/etc/{path}")
     yield from ("--ro-bind-try", "/sys/devices/system", "/sys/devices/system")
@@ -152,7 +152,11 @@ def _bound(paths: Sequence[Path]) -> Iterator[str]:
     """Parents first: what is bound later covers what is below it."""
     for path in sorted(set(paths), key=lambda each: each.parts):
         if path.exists():
-            yield from ("--ro-bind", str(path), str(path))
+            yield from _bind(path)
+
+
+def _bind(path: Path) -> tuple[str, ...]:
+    return "--ro-bind", str(path), str(path)
 
 
 def python_files(python: Path) -> list[Path]:
@@ -166,16 +170,21 @@ def python_files(python: Path) -> list[Path]:
         found += [home.parent, home.resolve().parent] if home is not None else []
     if site.ENABLE_USER_SITE:
         found.append(Path(site.getusersitepackages()))
-    system = Path("/usr")
-    return [path for path in found if path != system and not path.is_relative_to(system)]
+    return [path for path in found if path.is_relative_to(PROJECT) or not path.is_relative_to("/usr")]
 
 
 # What Landlock allows beside an interpreter: the system's programs and libraries, and devices that hold nothing.
-SYSTEM_FILES = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib64", "/sys/devices/system", "/dev/urandom", "/dev/random"),
+_DEVICES_AND_SETTINGS = (
+    *("/sys/devices/system", "/dev/urandom", "/dev/random"),
     *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "loadavg", "sys/vm", "sys/kernel")),
     *(f"/etc/{name}" for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "hosts", "localtime")),
 )
+
+
+def system_files() -> list[Path]:
+    return [*around(filter(Path.exists, SYSTEM), [PROJECT]), *map(Path, _DEVICES_AND_SETTINGS)]
+
+
 WRITABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/shm")
 
 # What a submission's process keeps of the environment: nothing that names a person, a secret or a CI system's files.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,10 @@ from grading.course.trees import Tree
 from grading.data.request import Request
 from grading.data.result import Result
 from grading.run import quota
+from grading.run.cpu import cpu_seconds
 from grading.run.executors import Isolated
 from grading.run.sandbox import DOES_NOT_STOP, KINDS, Sandbox, missing, strongest
-from tests.grading.conftest import ROOT, write_hand_in
+from tests.grading.conftest import ROOT, environment, write_hand_in
 
 STRONG = ("bwrap", "landlock")
 RUN = """
@@ -263,14 +266,184 @@ def no_cgroup(memory_mb: int) -> None:
     raise OSError("none today")
 
 
+@pytest.fixture(params=KINDS)
+def any_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sealed]:
+    works(request.param)
+    made = Sealed(tmp_path / "hand-in", request.param)
+    yield made
+    made.executor.close()
+
+
+def test_of_what_is_lent_only_what_is_built_on_is_there(any_kind, tmp_path):
+    lender = write_hand_in(tmp_path / "lender", base="VALUE = 1\n", probe="ANSWER = 2\n", other="ANSWER = 3\n")
+    write_hand_in(any_kind.tree.roots[0], probe=RUN + "from .base import VALUE\n")
+    any_kind.tree = any_kind.tree.lent("week1/probe", Tree("solutions", (lender,)))
+    any_kind.executor.sandbox = replace(any_kind.executor.sandbox, forbidden=(lender,))
+    there = [path.name for root in any_kind.tree.roots for path in root.rglob("*.py")]
+    assert sorted(there) == ["base.py", "probe.py"]
+    assert any_kind.found("from importlib import import_module\nfound = 1") == 1
+    code = f"try:\n    found = open({str(lender / 'week1/other.py')!r}).read()\nexcept OSError:\n    found = ''"
+    assert any_kind.found(code) == ""
+
+
+def test_the_history_of_a_hand_in_is_not_there(sealed, tmp_path):
+    write_hand_in(tmp_path, probe=RUN)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "data.txt").write_text("data", "utf-8")
+    tree = Tree("hand-in", (tmp_path,))
+    (tmp_path / ".git/config").write_text("secret", "utf-8")
+    for name, text in (("data.txt", "data"), (".git/config", "")):
+        code = f"found = subprocess.run(['cat', {str(tmp_path / name)!r}], capture_output=True, text=True).stdout"
+        assert sealed.executor.run(Request("run", args=(code,)), tree, "week1/probe")[0].output == text
+
+
+def test_a_folder_that_a_test_hands_over_can_be_read(any_kind, tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "note").write_text("for you", "utf-8")
+    write_hand_in(any_kind.tree.roots[0], probe="def read(folder):\n    return open(folder + '/note').read()\n")
+    result, _ = any_kind.executor.run(Request("read", args=(str(given),)), any_kind.tree, "week1/probe")
+    assert result.output == "for you"
+
+
+def test_the_model_is_reached_and_no_other_server(any_kind):
+    import socket
+
+    from grading.ask.llm import ScriptedModel, say
+
+    model = ScriptedModel()
+    model.script(say("hello"), say("again"))
+    ask = """
+import json, urllib.request
+def ask(url):
+    body = json.dumps({"model": "scripted", "messages": [{"role": "user", "content": "?"}]}).encode()
+    request = urllib.request.Request(url + "/chat/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return json.load(answer)["choices"][0]["message"]["content"]
+"""
+    code = f"{ask}\nfound = [ask({model.url!r}), ask({model.url!r})]"
+    model.begin()
+    request = Request("run", args=(code,), model=model)
+    result, _ = any_kind.executor.run(request, any_kind.tree, "week1/probe")
+    assert result.trouble is None, result.trouble
+    assert result.output == ["hello", "again"]
+    if any_kind.executor.sandbox.kind != "child":
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            assert any_kind.found(TCP.format(port=server.getsockname()[1])) == ""
+
+
+ENDS = {
+    "ctypes.string_at(0)": "the process was ended by SIGSEGV",
+    "ctypes.CDLL(None).abort()": "the process was ended by SIGABRT",
+    "ctypes.CDLL(None)._exit(7)": "the process exited with status 7",
+}
+
+
+def test_how_a_process_ended_is_told(any_kind):
+    for code, message in ENDS.items():
+        trouble = any_kind.run(f"import ctypes\n{code}").trouble
+        assert trouble is not None and message in trouble.message
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not tell the time of a process")
+def test_cpu_time_counts_what_runs_in_a_sandbox(any_kind):
+    any_kind.found("found = 1")
+    before = cpu_seconds()
+    burnt = any_kind.found("import time\nwhile time.process_time() < 2.5:\n    pass\nfound = time.process_time()")
+    assert isinstance(burnt, float)
+    running = cpu_seconds() - before
+    any_kind.executor.close()
+    ended = cpu_seconds() - before
+    assert 0 < running <= ended + 0.1
+    assert ended - running < 0.3  # nothing is counted only once the child has ended
+
+
+LEFT_BEHIND = """
+import ctypes, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.chdir('/')
+        os.closerange(0, 3)
+        code = 'import time\\ntime.sleep(60)'
+        os.execve(sys.executable, ['straggling-python', '-I', '-S', '-c', code], {})
+    os._exit(0)
+os.wait()
+time.sleep(0.3)
+found = True
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_nothing_survives_without_a_cgroup_either(any_kind, monkeypatch):
+    monkeypatch.setattr("grading.run.process.Cgroup", no_cgroup)
+    assert any_kind.found(LEFT_BEHIND)
+    assert straggling_pythons()
+    any_kind.executor.close()
+    deadline = time.monotonic() + 5
+    while straggling_pythons() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not straggling_pythons()
+
+
+def straggling_pythons() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"straggling-python"):
+                found.append(path.parent.name)
+    return found
+
+
+BOMB = """
+import time
+for _ in range(3000):
+    try:
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+    except OSError:
+        break
+else:
+    found = 'all were started'
+time.sleep(0.3)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits processes on Linux alone")
+@pytest.mark.parametrize("way", ["cgroup", "watch"])
+def test_processes_are_limited(any_kind, monkeypatch, way):
+    if way == "cgroup" and not quota.has_cgroups():
+        pytest.skip("no cgroup can be made here")
+    if way == "watch":
+        monkeypatch.setattr("grading.run.process.Cgroup", no_cgroup)
+    result = any_kind.run(BOMB)
+    assert result.output is None
+    assert result.trouble is None or "processes" in result.trouble.message or "memory" in result.trouble.message
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits disk on Linux alone")
+def test_disk_is_limited(any_kind, monkeypatch):
+    monkeypatch.setattr("grading.run.quota.SCRATCH_MB", 64)
+    monkeypatch.setattr("grading.run.sandbox.SCRATCH_MB", 64)
+    code = (
+        "import time\nfor number in range(40):\n    with open(f'file{number}', 'wb') as file:\n"
+        "        file.write(bytes(4 << 20))\n    time.sleep(0.02)\ntime.sleep(1)\nfound = 'all was written'"
+    )
+    result = any_kind.run(code)
+    assert result.output is None
+    assert result.trouble is not None
+    assert "wrote more than" in result.trouble.message or "No space left" in result.trouble.message
+
+
 def test_a_hand_in_by_path_is_isolated_and_the_header_says_how(toy, run_pytest):
     from tests.grading.test_students import SOLUTION
 
     hand_in = str(write_hand_in(toy.parent / "submission", mean=SOLUTION))
-    run = run_pytest(toy, "exercises", "--impl", hand_in)
-    assert f"in a sandbox ({strongest()})" in run.text
-    run = run_pytest(toy, "exercises", "--impl", hand_in, "--no-isolate")
-    assert "in this process" in run.text
+    listing = [sys.executable, "-m", "pytest", "exercises", "--collect-only", "--impl", hand_in]
+    for more, words in (([], f"in a sandbox ({strongest()})"), (["--no-isolate"], "in this process")):
+        run = subprocess.run([*listing, *more], cwd=toy, env=environment(), capture_output=True, text=True, timeout=120)
+        assert words in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -278,12 +451,11 @@ def test_a_hand_in_by_path_is_isolated_and_the_header_says_how(toy, run_pytest):
     [
         (["--isolate=strong"], "--isolate=strong: give one of bwrap, landlock, child"),
         (["--isolate", "--no-isolate"], "--isolate and --no-isolate: give one of them"),
-        (["--impl", "SUBMISSION", "-s"], "a hand-in runs in a sandbox, where no debugger and no terminal reach it"),
+        (["--isolate", "-s"], "--isolate, where no debugger and no terminal reach it"),
     ],
 )
 def test_what_does_not_go_together_is_refused(toy, run_pytest, options, sentence):
-    hand_in = write_hand_in(toy.parent / "submission", mean="x = 1\n")
-    run = run_pytest(toy, "exercises", *(str(hand_in) if word == "SUBMISSION" else word for word in options))
+    run = run_pytest(toy, "exercises", *options)
     assert run.status == 4
     assert sentence in " ".join(run.text.split())
 
