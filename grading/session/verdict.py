@@ -58,7 +58,7 @@ def judge_test(
     earned_points = max_points if verdict == "passed" else sum(part.points for part in parts.values())
     if earned_points and session.options.strict and not session.accepted.issuperset(review):
         verdict, earned_points, parts = "failed", 0.0, {name: Part(0.0, share) for name, share in shares.items()}
-        explanation = Explanation(WITHHELD, wrong="\n".join(review))
+        explanation = Explanation(WITHHELD, wrong="\n".join([WITHHELD, *review]))
     record = replace(
         unreached(item, module),
         verdict=verdict,

@@ -177,10 +177,9 @@ def test_no_library_is_marked():
 
 
 def test_points_for_review_are_shown_everywhere_and_withheld_until_somebody_has_looked(toy, run_pytest, tmp_path):
-    hand_in = str(
-        write_hand_in(tmp_path / "hand-in", mean=SOLUTION.replace("import torch\n", "import gc\nimport torch\n", 1))
-    )
-    line = f"week1/mean.py, line {SOLUTION.partition('import torch')[0].count(chr(10)) + 1}: reaches into the interpreter: gc"
+    source = SOLUTION.replace("import torch\n", "import gc\nimport torch\n", 1)
+    hand_in = str(write_hand_in(tmp_path / "hand-in", mean=source))
+    line = f"week1/mean.py, line {source.splitlines().index('import gc') + 1}: reaches into the interpreter: gc"
     run = run_pytest(toy, "exercises", "--impl", hand_in, "--no-isolate")
     assert run.status == 0 and run.grade["total"]["points"] == 10
     assert all(record["review"][0].startswith(line) for record in run.grade["records"])
