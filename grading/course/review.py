@@ -18,7 +18,7 @@ from pathlib import Path
 
 from grading.course.layout import Course
 from grading.course.source import SourceError, parse
-from grading.course.trees import Tree, find_tree
+from grading.course.trees import Tree, find_tree, needed
 
 # Modules that reach around the code that is graded, with all that is below them.
 _MODULES = {
@@ -96,7 +96,7 @@ class Finding:
 
 
 def review(course: Course, tree: Tree, exercise: str) -> tuple[Finding, ...]:
-    """What to look at in the file of an exercise, and in the files that it imports from its tree, but exercises."""
+    """What to look at in the file of an exercise, and in all files of its tree that it imports."""
     if tree.library:  # it is the ready-made operator
         return ()
     usual = _usual(course, exercise)
@@ -112,13 +112,14 @@ def _usual(course: Course, exercise: str) -> frozenset[str]:
 
 
 def _findings(course: Course, tree: Tree, exercise: str) -> Iterator[Finding]:
-    for name in (exercise, *_helpers(tree, exercise)):
+    files = [tree.exercise_of(str(path)) for path in needed(tree, exercise)]
+    for name in filter(None, files):
         try:
             module = parse(tree.source(name), f"{name}.py")
         except SourceError:
             continue  # it does not load either
         content = hashlib.sha256(tree.source(name).encode("utf-8", "replace")).hexdigest()[:8]
-        reader = _Reader(f"{name}.py", content, ready_made(course, exercise), _has_framework(course, exercise))
+        reader = _Reader(f"{name}.py", content, ready_made(course, name), _has_framework(course, exercise))
         reader.visit(module)
         yield from sorted(reader.found, key=lambda finding: finding.line)
 
@@ -149,15 +150,6 @@ def _has_framework(course: Course, exercise: str) -> bool:
         re.search(r"^(from|import) (crewai|dspy|haystack|langgraph|langchain|llama_index|workflows)\b", text, re.M)
         is not None
     )
-
-
-def _helpers(tree: Tree, exercise: str) -> Iterator[str]:
-    """The private files that an exercise imports from beside it."""
-    folder = exercise.rpartition("/")[0]
-    for name in dict.fromkeys(re.findall(r"from \.+(_\w+) import|from \. import (_\w+)", tree.source(exercise))):
-        helper = f"{folder}/{name[0] or name[1]}"
-        if tree.file(helper) is not None:
-            yield helper
 
 
 def _listed(table: dict[str, str]) -> dict[str, str]:

@@ -126,7 +126,7 @@ class Grade(Tally):
     """A whole run."""
 
     implementation: str = "exercises"  # the tree that was graded, as given to --impl
-    seed: int = 0  # of the graded inputs (--grading-seed)
+    seed: int | None = 0  # of the graded inputs (--grading-seed); None for one that is secret
     environment: dict[str, str] = field(default_factory=dict)  # {"python": "3.11.7", "torch": "2.13.0", …}
     identity: dict[str, str] = field(default_factory=dict)  # {"date": "2026-03-02 14:05 UTC", "commit": "4c93f53…", …}
     problem: str = ""  # why the run graded nothing, such as an unknown --impl

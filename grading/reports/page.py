@@ -12,7 +12,7 @@ from grading.data.record import Grade, Record, Tally, Verdict, show_points
 from grading.reports.causes import causes
 from grading.reports.terminal import next_step
 from grading.reports.text import one_line, plain
-from grading.reports.wording import alike, amount, explanation, nothing, reviews, state, ungraded
+from grading.reports.wording import alike, amount, explanation, nothing, reviews, shown_seed, state, ungraded
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -158,7 +158,7 @@ def _figure(value: float | int | str) -> str:
 
 def _about(grade: Grade) -> str:
     identity = {name.capitalize(): value for name, value in grade.identity.items()}
-    return _pairs({"Graded": grade.implementation, **identity, "Seed": str(grade.seed), **grade.environment})
+    return _pairs({"Graded": grade.implementation, **identity, "Seed": shown_seed(grade), **grade.environment})
 
 
 def _pairs(facts: Mapping[str, str | None]) -> str:

@@ -7,7 +7,7 @@ import html
 from grading.data.record import Grade, Record, Tally, show_points
 from grading.reports.causes import Cause, causes
 from grading.reports.text import cut, fence, fitted, markdown, one_line
-from grading.reports.wording import alike, amount, count, explanation, label, nothing, reviews, score, state
+from grading.reports.wording import alike, amount, count, explanation, label, nothing, reviews, score, shown_seed, state
 
 SIZE = 1_000_000  # bytes; GitHub drops a summary of more than 1 MiB
 
@@ -25,7 +25,7 @@ def _summary(grade: Grade, limit: int) -> str:
         *_lost(grade, limit),
         *_ungraded(grade),
         *_reviews(grade),
-        markdown(", ".join([f"Graded: {grade.implementation}", f"seed {grade.seed}", *environment])),
+        markdown(", ".join([f"Graded: {grade.implementation}", f"seed {shown_seed(grade)}", *environment])),
     ]
     return "\n\n".join(blocks) + "\n"
 

@@ -56,6 +56,10 @@ def ungraded(tally: Tally) -> list[str]:
     return phrases
 
 
+def shown_seed(grade: Grade) -> str:
+    return "secret" if grade.seed is None else str(grade.seed)
+
+
 def reviews(grade: Tally) -> dict[str, float]:
     """What a person should look at, with the points that tests earned by the file in which it is."""
     found: dict[str, float] = {}

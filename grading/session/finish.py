@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from grading.course.layout import Course
-from grading.course.origin import origin
+from grading.course.origin import content, origin
 from grading.course.trees import TreeError
 from grading.data.record import Grade
 from grading.session.options import Options
@@ -48,7 +48,16 @@ def grade_of(session: Session) -> Grade:
     known = {record.id: record for record in session.records}
     records = {**session.planned, **known}.values()
     ordered = sorted(records, key=lambda record: (position.get(record.exercise, 0), record.line or 0))
-    return Grade(tuple(ordered), session.implementation, session.options.seed, environment(), session.identity)
+    seed = None if session.options.secret else session.options.seed
+    return Grade(tuple(ordered), session.implementation, seed, environment(), session.identity)
+
+
+def identified(session: Session) -> Grade:
+    """The grade with hashes of what was graded and of what graded it."""
+    grade = grade_of(session)
+    tree = session.tree or next(iter(session.graded.values()), None)
+    hashes = content(session.course, tree) if tree is not None else {}
+    return replace(grade, identity={**grade.identity, **hashes})
 
 
 def environment() -> dict[str, str]:
@@ -68,7 +77,8 @@ def report_problem(course: Course, options: Options, problem: TreeError) -> None
         from grading.reports import write_reports
 
         identity = {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", **origin(course, None)}
-        nothing = Grade((), options.impl or "exercises", options.seed, environment(), identity, str(problem))
+        seed = None if options.secret else options.seed
+        nothing = Grade((), options.impl or "exercises", seed, environment(), identity, str(problem))
         write_reports(nothing, options.report, course.root)
 
 
@@ -108,7 +118,7 @@ class Finish:
             from grading.reports import ReportError, write_reports
 
             try:
-                write_reports(grade, self.session.options.report, self.session.course.root)
+                write_reports(identified(self.session), self.session.options.report, self.session.course.root)
             except (ReportError, OSError) as error:
                 self.problem = f"--report: {error}"
                 pytest_session.exitstatus = UNREPORTED
@@ -164,7 +174,7 @@ class Finish:
             write("")
             for line in textwrap.wrap(step, width, break_long_words=False, break_on_hyphens=False):
                 write(line)
-        if self.session.options.impl is None and self.session.graded == {"solutions"}:  # pytest tests/…
+        if self.session.options.impl is None and list(self.session.graded) == ["solutions"]:  # pytest tests/…
             only = [f"/{exercise}.py" for exercise in grade.by_exercise()]
             write(f"Your own work: pytest exercises{only[0] if len(only) == 1 else ''}")
         if self.config.getoption("reportchars") == "fE":

@@ -43,7 +43,7 @@ class Hooks:
         if exercise is None or exercise not in course.exercises:
             return NothingGraded.from_parent(parent, path=module_path)
         tree = self.session.tree_for(module_path.relative_to(course.root).parts[0], exercise)
-        self.session.graded.add(tree.name)
+        self.session.graded[tree.name] = self.session.tree or tree
         return collect_module(module_path, parent, exercise, course, tree, self.session.shrink)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
@@ -173,7 +173,9 @@ class Hooks:
         known = self.session.identity
         tree += f" at {known['commit'][:7]}" if "commit" in known else ""
         course = " ".join(["whetstone", known.get("course version", ""), known.get("course commit", "")[:7]])
-        return f"{' '.join(course.split())}: grading {tree} {process}, seed {options.seed}"
+        return (
+            f"{' '.join(course.split())}: grading {tree} {process}, seed {'secret' if options.secret else options.seed}"
+        )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

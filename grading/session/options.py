@@ -14,6 +14,7 @@ from grading.course.layout import Course
 from grading.course.trees import is_own
 
 STRONGEST = "strongest"
+SEED = "WHETSTONE_SEED"  # for a cohort's secret seed
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -48,6 +49,7 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="MB",
         help="in a sandbox: the memory that the submission may use (default: 8192; 0 for no limit)",
     )
+    group.addoption("--student", metavar="NAME", help="whose work this is (default: the name of the hand-in's folder)")
     group.addoption(
         "--time-budget",
         type=_duration,
@@ -58,9 +60,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--grading-seed",
         type=int,
-        default=0,
         metavar="N",
-        help="seed of the graded inputs (default: 0); a different seed changes every number that a submission is given",
+        help="seed of the graded inputs (default: 0, for practice); another changes every number that a submission is "
+        f"given. A seed in the environment variable {SEED} stays out of the reports",
     )
     group.addoption("--device", default="cpu", help="the device of graded inputs: cpu (default) or cuda")
     group.addoption(
@@ -131,6 +133,8 @@ class Options:
     live: bool = False  # a person watches or debugs: leave the terminal to the submission
     memory_mb: int = 8192
     seed: int = 0
+    secret: bool = False  # whether the seed stays out of the reports
+    student: str | None = None
     time_budget: float = math.inf  # seconds
     device: str = "cpu"
     llm_url: str | None = None
@@ -159,7 +163,9 @@ class Options:
             strict=bool(config.getini("strict")),  # pytest's own option, which also makes it strict about marks
             live=live,
             memory_mb=option("--memory-limit"),
-            seed=option("--grading-seed"),
+            seed=_seed(option("--grading-seed")),
+            secret=option("--grading-seed") is None and SEED in os.environ,
+            student=option("--student"),
             time_budget=option("--time-budget"),
             device=option("--device"),
             llm_url=option("--llm-url"),
@@ -179,8 +185,30 @@ class Options:
         return options
 
     @property
+    def flags(self) -> str:
+        """The options that can change a grade, as they were given; where they have not their usual values."""
+        given = {
+            "--prerequisites": self.prerequisites,
+            "--device": self.device if self.device != "cpu" else None,
+            "--memory-limit": str(self.memory_mb) if self.memory_mb != 8192 else None,
+            "--time-budget": f"{self.time_budget:g}" if self.time_budget < math.inf else None,
+            "--llm-model": self.llm_model,
+        }
+        words = [f"{name}={value}" for name, value in given.items() if value is not None]
+        return " ".join(words + ["--strict"] * self.strict)
+
+    @property
     def llm_key(self) -> str:
         return os.environ.get("OPENAI_API_KEY", "none")
+
+
+def _seed(given: int | None) -> int:
+    if given is not None:
+        return given
+    text = os.environ.get(SEED, "0")
+    if not text.isdecimal():
+        raise pytest.UsageError(f"{SEED}: give a natural number (what it is now stays secret)")
+    return int(text)
 
 
 def _sandbox(course: Course, impl: str | None, asked: str | None, refused: bool, live: bool) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from grading.ask import marks
 from grading.course.layout import Course
-from grading.course.origin import origin
+from grading.course.origin import origin, who
 from grading.course.trees import Tree, find_tree
 from grading.data.record import Record
 from grading.run.cpu import Patience
@@ -61,7 +61,7 @@ class Session:
         self.tree = tree or self._named(options.impl, "--impl")
         self.lender = self._named(options.prerequisites, "--prerequisites")
         self._executor = executor
-        self.graded: set[str] = set()  # names of the trees of which exercises were collected
+        self.graded: dict[str, Tree] = {}  # by name, the trees of which exercises were collected
         self.records: list[Record] = []
         self.planned: dict[str, Record] = {}  # by id, what was collected: the total is fixed before anything runs
         self.deselected: set[str] = set()
@@ -83,9 +83,16 @@ class Session:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """When this was graded, and the commits of what was graded and of the course."""
+        """Whose work was graded, when, how, and by which course."""
         folder = self.tree.roots[0] if self.tree is not None else None
-        return {"date": f"{self.begun:%Y-%m-%d %H:%M} UTC", **origin(self.course, folder)}
+        found = {
+            "student": who(self.tree, self.options.student),
+            "date": f"{self.begun:%Y-%m-%d %H:%M} UTC",
+            **origin(self.course, folder),
+            "sandbox": self.options.isolate or "none",
+            "options": self.options.flags,
+        }
+        return {name: value for name, value in found.items() if value}
 
     @property
     def late(self) -> bool:
