@@ -42,6 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     accept.add_argument("report", type=Path, help="the folder of the reports, or its grade.json")
     accept.add_argument("words", nargs="*", help="only the findings that contain one of these, such as week1/moe.py")
     accept.add_argument("--by", default=getpass.getuser(), help="who has looked (default: %(default)s)")
+    again = commands.add_parser(
+        "regrade", help="grade a tree again as an earlier grade was, and say what changed and why"
+    )
+    again.add_argument("report", type=Path, help="the earlier grade.json, or the folder that holds it")
+    again.add_argument("tree", help="what to grade, as --impl takes it")
+    again.add_argument("options", nargs=argparse.REMAINDER, help="more options of pytest")
     commands.add_parser("conformance", help="grade the libraries under tests/libraries, for docs/conformance.md")
     kept = commands.add_parser("benchmarks", help="compare saved runs of the performance tests, and plot their history")
     kept_commands = kept.add_subparsers(dest="what", required=True)
@@ -72,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
             return compare_selections(course, options.exercises, options.every)
         case "naming":
             return name_several(course, options.exercises, options.pairs, options.triples, options.seed)
+        case "regrade":
+            return grade_again(course, options.report, options.tree, options.options)
         case "accept":
             return accept_findings(options.report, options.words, options.by)
         case "conformance":
@@ -79,6 +87,20 @@ def main(arguments: list[str] | None = None) -> int:
     if options.what == "history":
         return history(course)
     return compare_runs(course, options.before, options.now)
+
+
+def grade_again(course: Course, report: Path, tree: str, options: list[str]) -> int:
+    from grading.session.regrade import RegradeError, changes, regrade
+
+    tree = str(Path(tree).resolve()) if Path(tree).is_dir() and tree not in ("exercises", "solutions") else tree
+    try:
+        before, now = regrade(course, report, tree, options)
+    except RegradeError as error:
+        print(error, file=sys.stderr)
+        return 4
+    lines = changes(before, now)
+    print("\n".join(lines))
+    return int(len(lines) > 2)
 
 
 def accept_findings(report: Path, words: list[str], by: str) -> int:

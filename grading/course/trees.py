@@ -108,6 +108,7 @@ class Tree:
             package = types.ModuleType(self.package)
             package.__path__ = [str(root) for root in self.roots]
             sys.modules[self.package] = package
+            _strangers.update({self.package} if self.stranger else ())
         importlib.invalidate_caches()
         return importlib.import_module(name)
 
@@ -185,7 +186,12 @@ class _SourceOnly(importlib.abc.MetaPathFinder):
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             spec.loader = _SourceLoader(spec.loader.name, spec.loader.path)
         elif spec is not None and spec.loader is not None:
-            raise ModuleNotFoundError(f"{spec.origin} is compiled: hand in its source", name=name)
+            raise ImportError(f"{Path(spec.origin or name).name} is compiled: hand in its source")
+        package = name.partition(".")[0]
+        if spec is not None and spec.origin and package in _strangers:
+            root = Path(next(iter(sys.modules[package].__path__)))
+            if not Path(spec.origin).resolve().is_relative_to(root.resolve()):
+                raise ImportError(f"{Path(spec.origin).name} is a link that leads out of the hand-in")
         return spec
 
 
@@ -195,6 +201,7 @@ class _SourceLoader(importlib.machinery.SourceFileLoader):
 
 
 _PACKAGES = "whetstone_tree_"
+_strangers: set[str] = set()  # the packages of hand-ins
 sys.meta_path.insert(0, _SourceOnly())
 
 _scratch_folder: tempfile.TemporaryDirectory[str] | None = None

@@ -50,6 +50,7 @@ class Result:
     seconds: float = 0.0
     cost: float = 0.0  # in seconds, of a timed request: see `grading.run.stopwatch`
     trouble: Trouble | None = None
+    spent: float = field(default=0.0, metadata=wire.STAYS)  # CPU seconds of a timed request, as seen from outside
 
     def encode(self) -> bytes:
         return wire.encode_fields(self)
@@ -111,9 +112,9 @@ def _wrong(result: Result, request: Request, elapsed: float) -> Iterator[str]:
     if not counted or (result.counts and not request.count):
         yield "counts that are none, or that nobody asked for"
     if not all(type(each) in (int, float) and 0 <= each < math.inf for each in (result.seconds, result.cost)):
-        yield f"times of {result.seconds} and {result.cost} s"
+        yield f"its reported call times are impossible: {result.seconds} and {result.cost} s"
     elif result.seconds > elapsed + CLOCK_SLACK:
-        yield f"a call of {result.seconds} s within {elapsed} s"
+        yield f"its reported call times are impossible: {result.seconds:.3g} s within {elapsed:.3g} s"
 
 
 def _fit(facts: TensorFacts, tensor: torch.Tensor, inputs: int) -> bool:

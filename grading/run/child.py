@@ -44,7 +44,9 @@ def main() -> None:
     write_message(outgoing, b"ready")
     while (message := read_message(incoming)) is not None:
         whose = json.loads(message)
-        tree = Tree(whose["name"], tuple(Path(root) for root in whose["roots"]), whose["library"])
+        tree = Tree(
+            whose["name"], tuple(Path(root) for root in whose["roots"]), whose["library"], stranger=whose["stranger"]
+        )
         result, _ = observe(Request.decode(read_message(incoming) or b""), tree, whose["exercise"])
         try:
             answer = result.encode()

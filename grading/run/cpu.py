@@ -69,3 +69,13 @@ def _ticks(process: int) -> int:
         fields = Path(f"/proc/{process}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
         return sum(map(int, fields[11:15]))
     return 0
+
+
+def family_seconds_exactly(child: int) -> float:
+    """The same to the microsecond, of all threads that run; at least what `family_seconds` says."""
+    nanoseconds = 0
+    for process in (child, *descendants(child)):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for task in os.listdir(f"/proc/{process}/task"):
+                nanoseconds += int(Path(f"/proc/{process}/task/{task}/schedstat").read_text().split()[0])
+    return max(nanoseconds / 1e9, family_seconds(child))

@@ -14,13 +14,14 @@ import tempfile
 import threading
 import time
 from collections.abc import MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result, Trouble
-from grading.run.cpu import CHILDREN, ending, family_seconds
+from grading.run.cpu import CHILDREN, ending, family_seconds, family_seconds_exactly
 from grading.run.family import end_descendants
 from grading.run.guards import WALL_FACTOR
 from grading.run.pipe import write_message
@@ -65,13 +66,16 @@ class Place:
             "name": tree.name,
             "roots": [str(root) for root in tree.roots],
             "library": tree.library,
+            "stranger": tree.stranger,
             "exercise": exercise,
         }
         try:
             started = time.monotonic()
             messages = json.dumps(whose).encode(), request.encode()
+            before = self._child.spent() if request.timed else 0.0
             answer = self._child.ask(*messages, seconds=WALL_FACTOR * request.seconds, cpu=request.seconds)
-            return Result.decode(answer, request, time.monotonic() - started)
+            spent = self._child.spent() - before if request.timed else 0.0
+            return replace(Result.decode(answer, request, time.monotonic() - started), spent=spent)
         except Gone as gone:
             printed = self._child.output()
             self.close()
@@ -193,6 +197,10 @@ class Child:
     def _keep_beginning(self, pipe: IO[bytes]) -> None:
         while chunk := pipe.read1(65536):  # type: ignore[attr-defined]
             self._printed += chunk[: max(0, KEPT_OUTPUT - len(self._printed))]
+
+    def spent(self) -> float:
+        """CPU seconds so far."""
+        return family_seconds_exactly(self._process.pid)
 
     def output(self) -> str:
         return self._printed.decode("utf-8", "replace")

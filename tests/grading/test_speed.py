@@ -80,7 +80,7 @@ CHEATS = {
         "for name in ('perf_counter', 'perf_counter_ns', 'thread_time_ns', 'process_time_ns', 'monotonic'):\n"
         "    setattr(time, name, lambda: frozen)\n"
         "return slowly(x, weights, dim)",
-        "too slow",
+        "too slow|call times are impossible",
     ),
     "patched stopwatch": (
         "clock = sys.modules['grading.run.stopwatch']\n"
