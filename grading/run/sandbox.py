@@ -160,7 +160,7 @@ def _bwrap(relay: Path | None) -> Iterator[str]:
     for device in sorted(Path("/dev").glob("nvidia*")):
         yield from ("--dev-bind-try", str(device), str(device))
     if relay is not None:
-        yield from ("--ro-bind", str(relay), str(RELAY))
+        yield from ("--dir", str(RELAY.parent), "--ro-bind", str(relay), str(RELAY))
 
 
 RELAY = Path("/run/whetstone-model")  # the socket that leads to the model, as bwrap's machine names it
