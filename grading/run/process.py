@@ -139,7 +139,10 @@ class Child:
         if sandbox.kind == "bwrap" and port is not None:
             self._relay = Outside(folder, port)
         command = [str(python), "-P", "-m", "grading.run.child", str(theirs_in), str(theirs_out)]
-        command = sandbox.command(command, python, self._relay.path if self._relay else None)
+        (copies := folder / "copies").mkdir()
+        command = sandbox.command(command, python, self._relay.path if self._relay else None, copies)
+        if not any(copies.iterdir()):
+            copies.rmdir()  # where it is the child's own folder, it is to be empty
         if sandbox.kind:
             with contextlib.suppress(OSError):
                 self._cgroup = Cgroup(sandbox.memory_mb)

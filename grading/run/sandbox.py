@@ -31,6 +31,7 @@ DOES_NOT_STOP = {
     "bwrap": ("It does not protect against faults of the Linux kernel: for work of attackers, add a virtual machine.",),
     "landlock": (
         "The submission can see which other processes run, though not reach them.",
+        "It can change the modes and dates of files of this account, though not what is in them.",
         "It can send UDP packets to the network, and reach other machines where Landlock is older than version 4.",
         "It can lower the priority and the limits of other processes of this account, and end them where Landlock is "
         "older than version 6.",
@@ -56,12 +57,12 @@ class Sandbox:
     memory_mb: int = 0  # 0: no limit
     listable: tuple[Path, ...] = ()  # folders whose names may be read, where only parts of them are readable
 
-    def command(self, command: Sequence[str], python: Path, relay: Path | None) -> list[str]:
-        """The command that runs a command in this sandbox."""
+    def command(self, command: Sequence[str], python: Path, relay: Path | None, copies: Path) -> list[str]:
+        """The command that runs a command in this sandbox; `copies` is an empty folder outside of it."""
         if self.kind != "bwrap":
             return list(command)
-        bound = _bound([*python_files(python), *self.readable])
-        return [*_bwrap(relay), *bound, *_SEALED, "--", *command]
+        bound = _bound([*python_files(python), *self.readable], copies)
+        return [*_bwrap(relay), *bound, *_SEALED, "--", *_users()[1], *command]
 
     @property
     def does_not_stop(self) -> tuple[str, ...]:
@@ -116,9 +117,24 @@ def missing(kind: str) -> str:
         return landlock.missing()
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed (apt-get install bubblewrap, or dnf install bubblewrap)"
-    true = [*_bwrap(None), *_SEALED, "--", "/bin/true"]
+    true = [*_bwrap(None), *_SEALED, "--", *_users()[1], "/bin/true"]
     tried = subprocess.run(true, capture_output=True, text=True, timeout=60)
     return f"bubblewrap cannot start: {tried.stderr.strip() or tried.returncode}" if tried.returncode else ""
+
+
+def _users() -> tuple[list[str], list[str]]:
+    """What makes the sandbox's user one without rights: for bubblewrap, and before the command.
+
+    Where the grader is root, bubblewrap's own user would still be root for the kernel, though without privileges, and
+    an owner needs none to change the modes of devices and the kernel's settings. So root builds the sandbox, and a
+    second bubblewrap within it changes the user.
+    """
+    alone = ["--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL"]
+    if not _is_root():
+        return alone, []
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+    again = ["bwrap", *alone, "--die-with-parent", "--dev-bind", "/", "/", "--chdir", str(INSIDE), "--"]
+    return ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"], [*become, *again]
 
 
 _SEALED = ("--remount-ro", "/dev", "--remount-ro", "/")  # once everything is in its place
@@ -128,11 +144,13 @@ def _bwrap(relay: Path | None) -> Iterator[str]:
     """bubblewrap with a machine of its own: no network, no processes but its own, no privileges, nothing to write to
     but a small private folder."""
     size = str(SCRATCH_MB << 20)
-    yield from ("bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL")
-    yield from ("--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox")
+    kinds = ("ipc", "pid", "net", "uts", "cgroup-try")
+    yield from ("bwrap", *(f"--unshare-{kind}" for kind in kinds), *_users()[0], "--hostname", "sandbox")
     yield from ("--die-with-parent", "--new-session")
     yield from ("--proc", "/proc", "--dev", "/dev")
-    yield from ("--size", size, "--tmpfs", "/dev/shm", "--size", size, "--tmpfs", "/tmp", "--dir", str(INSIDE))
+    for path in ("/dev/shm", "/tmp"):
+        yield from ("--perms", "1777", "--size", size, "--tmpfs", path)
+    yield from ("--perms", "0777", "--dir", str(INSIDE))
     yield from ("--chdir", str(INSIDE))
     for place in around(filter(Path.exists, SYSTEM), [PROJECT]):
         yield from ("--symlink", os.readlink(place), str(place)) if place.is_symlink() else _bind(place)
@@ -142,21 +160,49 @@ def _bwrap(relay: Path | None) -> Iterator[str]:
     for device in sorted(Path("/dev").glob("nvidia*")):
         yield from ("--dev-bind-try", str(device), str(device))
     if relay is not None:
-        yield from ("--ro-bind", str(relay), str(RELAY))
+        yield from ("--dir", str(RELAY.parent), "--ro-bind", str(relay), str(RELAY))
 
 
 RELAY = Path("/run/whetstone-model")  # the socket that leads to the model, as bwrap's machine names it
 
 
-def _bound(paths: Sequence[Path]) -> Iterator[str]:
+def _bound(paths: Sequence[Path], copies: Path) -> Iterator[str]:
     """Parents first: what is bound later covers what is below it."""
+    bound: list[Path] = list(SYSTEM)
     for path in sorted(set(paths), key=lambda each: each.parts):
         if path.exists():
-            yield from _bind(path)
+            for parent in reversed(path.parents[:-1]):  # bubblewrap would close what is closed to others outside
+                if not any(parent.is_relative_to(each) for each in bound):
+                    yield from ("--dir", str(parent))
+            bound.append(path)
+            yield from _bind(path, _for_all(path, copies) if _is_root() else path)
 
 
-def _bind(path: Path) -> tuple[str, ...]:
-    return "--ro-bind", str(path), str(path)
+def _bind(path: Path, source: Path | None = None) -> tuple[str, ...]:
+    return "--ro-bind", str(source or path), str(path)
+
+
+def _for_all(path: Path, copies: Path) -> Path:
+    """A path that every user may read: itself, or a copy. Only files and folders are copied, and links as links."""
+    parts = [path, *(path.rglob("*") if path.is_dir() and not _is_software(path) else ())]
+    if all(part.is_symlink() or part.stat().st_mode & 0o4 for part in parts):
+        return path
+    copy = copies / str(len(list(copies.iterdir())))
+    for part in parts:
+        place = copy if part == path else copy / part.relative_to(path)
+        if part.is_symlink():
+            place.symlink_to(os.readlink(part))
+        elif part.is_dir():
+            place.mkdir(mode=0o755)
+        elif part.is_file():
+            shutil.copyfile(part, place)
+            place.chmod(0o755)
+    return copy
+
+
+def _is_software(path: Path) -> bool:
+    """Whether this is an installation, in which nothing is private."""
+    return (path / "pyvenv.cfg").exists() or (path / "bin").is_dir()
 
 
 def python_files(python: Path) -> list[Path]:

@@ -195,6 +195,9 @@ def test_bubblewrap_also_stops_datagrams_and_shows_no_processes(tmp_path):
     assert made.found(code) != 0
     assert made.found("found = sum(name.isdigit() for name in os.listdir('/proc'))") < 6
     assert made.found("found = os.getuid()") == 65534
+    chmod = "try:\n    os.chmod('/dev/full', 0o666)\n    found = 'changed'\nexcept OSError:\n    found = 'refused'"
+    assert made.found(chmod) == "refused"
+    assert made.found("found = os.access('/proc/sys/kernel/core_pattern', os.W_OK)") is False
     assert made.found("found = subprocess.run(['unshare', '-Ur', 'true'], capture_output=True).returncode") != 0
     made.executor.close()
 
