@@ -138,7 +138,7 @@ class Contest:
         for doubts in range(CLOCK_DOUBTS + 1):
             list(itertools.islice(pairs, LOOKS[1] if doubts else 0))  # even on a busy machine some run undisturbed
             ours, theirs = (min(each) for each in zip(*self.overheads, strict=True))
-            if ours - 2 * theirs <= 0.25 * comparison.reference_cost + 0.002:
+            if ours - 1.5 * theirs <= 0.25 * comparison.reference_cost + 0.002:
                 return
         assert self.last is not None
         raise Unmet(

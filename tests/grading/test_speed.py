@@ -24,7 +24,7 @@ from tests.grading.test_students import SOLUTION, with_body
 LIMIT = AtLeast(("0.5x",), ("solutions",), seconds=10)
 SLOWLY = """
 def slowly(x, weights, dim):
-    for _ in range(200):
+    for _ in range(1000):
         answer = _divide((x * weights).sum(dim), weights.expand_as(x).sum(dim))
     return answer
 """
@@ -90,7 +90,7 @@ CHEATS = {
     ),
     "stopwatch that lies a little": (
         "clock = sys.modules['grading.run.stopwatch']\n"
-        "clock._CpuStopwatch.cost = lambda self: 2e-4\n"
+        "clock._CpuStopwatch.cost = lambda self: 5e-5\n"
         "return slowly(x, weights, dim)",
         "reported call times are impossible",
     ),

@@ -82,6 +82,12 @@ def test_a_compiled_helper_is_refused_with_a_sentence(toy, run_pytest, tmp_path)
     assert "is compiled: hand in its source" in run.grade["records"][0]["reason"]
 
 
+def test_what_is_lent_is_not_graded(toy, run_pytest, tmp_path):
+    hand_in = write_hand_in(tmp_path / "hand-in", other="x = 1\n")
+    run = run_pytest(toy, "exercises", "--impl", str(hand_in), "--prerequisites", "solutions", "--no-isolate")
+    assert run.count("not started") == 7 and run.grade["total"]["points"] == 0
+
+
 # --- whose it is ---
 
 
