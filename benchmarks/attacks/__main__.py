@@ -20,6 +20,7 @@ from benchmarks.attacks.trial import Outcome, begin, points_offered, try_attack
 
 RESULTS = HERE / "results.json"
 
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description=__doc__)
     parser.add_argument("--kind", choices=[*KINDS], help="attacks of one kind only")
@@ -28,24 +29,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="this many at a time")
     parser.add_argument("--record", action="store_true", help="keep the outcomes and draw the table in docs/trust.md")
     given = parser.parse_args()
-    chosen = [
-        each for each in all_attacks() if given.kind in (None, each.kind) and (given.only or "") in each.name
-    ]
+    chosen = [each for each in all_attacks() if given.kind in (None, each.kind) and (given.only or "") in each.name]
     isolate = ["--no-isolate"] if given.sandbox == "none" else ["--isolate" + (given.sandbox and f"={given.sandbox}")]
+    kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     outcomes = []
     for outcome in run(chosen, isolate, given.jobs):
         outcomes.append(outcome)
         why = "; ".join(outcome.harms or outcome.flags) or outcome.reason
         points = f"{outcome.points:g}/{outcome.max_points:g}"
         print(f"{outcome.verdict:8} {points:>7} {outcome.seconds:4.0f} s  {outcome.attack}: {why[:150]}", flush=True)
+        if given.record:
+            kept.setdefault(given.sandbox or "default", {})[outcome.attack] = asdict(outcome)
+            RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", "utf-8")
+            write_table(kept)
     through = [outcome for outcome in outcomes if not outcome.held]
     print(f"{len(outcomes)} attacks and controls, {len(through)} got through or were wronged")
-    if given.record:
-        kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-        for outcome in outcomes:
-            kept.setdefault(given.sandbox or "default", {})[outcome.attack] = asdict(outcome)
-        RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", "utf-8")
-        write_table(kept)
     sys.exit(bool(through))
 
 

