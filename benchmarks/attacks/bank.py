@@ -7,9 +7,9 @@ An attack begins with a docstring, its title and then its strategy. Constants sa
     OPTIONS = ["--memory-limit", "1500"]  # further options of the run; may be left out
     HONEST = True  # a control, not an attack: whether it earns all points (True) or none (False)
 
-The rest is the student's file. Strings in it may name places: @COURSE@, @OTHERS@ (another student's folder), @SITE@ (the
-installed packages), @PORT@ (somebody listens there, on this machine). `prepare(folder)`, if there is one, is run by the
-benchmark and puts what else belongs to the hand-in into its folder.
+The rest is the student's file. Strings in it may name places: @COURSE@, @OTHERS@ (other students' folders), @SITE@
+(installed packages), @PORT@ (somebody listens there, on this machine). `prepare(folder)`, if there is one, is run by
+the benchmark and puts what else belongs to the hand-in into its folder.
 """
 
 from __future__ import annotations

@@ -284,8 +284,8 @@ def strings(value: Any) -> Iterator[str]:
 # --- the course ---
 
 
-def copy_course(target: Path) -> None:
-    """What git would commit, as a repository of its own."""
+def copy_course(target: Path, benchmarks: bool = False) -> None:
+    """What git would commit, as a repository of its own, with or without the attacks themselves."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -293,7 +293,7 @@ def copy_course(target: Path) -> None:
         capture_output=True,
     )
     for name in listed.stdout.decode().split("\0"):
-        if name and (ROOT / name).is_file() and not name.startswith("benchmarks/"):
+        if name and (ROOT / name).is_file() and (benchmarks or not name.startswith("benchmarks/")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "commit.gpgsign=false"]
@@ -365,7 +365,8 @@ def descendants(pid: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError, ValueError):
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    found, wave = [], {pid}
+    found: list[int] = []
+    wave = {pid}
     while wave:
         wave = {child for child, parent in parents.items() if parent in wave}
         found += wave
