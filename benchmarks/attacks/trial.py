@@ -32,6 +32,7 @@ SECONDS = 150.0  # for one run, on a busy machine
 IMPORTS_MB = 900  # what the interpreter and PyTorch take, beyond the limit of --memory-limit
 PROCESSES = 400
 IGNORED = {".hypothesis", ".pytest_cache", ".benchmarks"}
+CACHES = {".cache", ".config", ".local", ".triton"}  # of a home folder, which libraries fill
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COMMAND = re.compile(r"^\s*(::[a-z-]+|##\[)", re.MULTILINE)
 PR_SET_CHILD_SUBREAPER = 36
@@ -305,7 +306,7 @@ def fingerprints(root: Path) -> dict[str, str]:
     """A hash of every file by its path; links are not followed."""
     found = {}
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in IGNORED]
+        folders[:] = [name for name in folders if name not in IGNORED | CACHES]
         for name in [*files, *(each for each in folders if os.path.islink(os.path.join(folder, each)))]:
             path = os.path.join(folder, name)
             key = os.path.relpath(path, root)
