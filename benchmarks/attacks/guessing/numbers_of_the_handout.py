@@ -10,5 +10,11 @@ TESTS = ["test_the_worked_example", "test_sines_and_cosines_alternate"]
 
 
 def sinusoidal_positions(length, d_model):
-    table = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.8415, 0.5403, 0.0100, 1.0], [0.9093, -0.4161, 0.0200, 0.9998]])
+    table = torch.tensor(
+        [
+            [0.0, 1.0, 0.0, 1.0],
+            [0.8414709848, 0.5403023059, 0.0099998333, 0.9999500004],
+            [0.9092974268, -0.4161468365, 0.0199986667, 0.9998000067],
+        ]
+    )
     return table[:length, :d_model]
