@@ -44,4 +44,5 @@ def pytest_configure(config: pytest.Config) -> None:
             report_problem(course, options, error)
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(Hooks(session, config), "whetstone")
-    stop_in_order()
+    if not hasattr(config, "workerinput"):  # xdist ends its workers itself
+        stop_in_order()
