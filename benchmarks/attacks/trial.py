@@ -93,6 +93,7 @@ class Trials:
         outcome = Outcome(attack.name, honest=attack.honest)
         scene = self.place / "scene"
         shutil.rmtree(scene, ignore_errors=True)
+        self.children_before = set(children_of(os.getpid()))
         with listening() as (port, heard):
             places = {
                 "COURSE": str(self.course),
@@ -185,9 +186,7 @@ class Trials:
         outcome.sandbox = str(grade.get("identity", {}).get("sandbox") or grade.get("sandbox") or "")
         outcome.points = sum(record["points"] for record in records)
         outcome.unflagged = sum(record["points"] for record in records if not record.get("review"))
-        outcome.flags = sorted(
-            {str(flag.get("what", flag)) for r in records for flag in map(as_dict, r.get("review") or [])}
-        )
+        outcome.flags = sorted({finding for record in records for finding in record.get("review", ())})
         outcome.reason = next((record["reason"] for record in records if record["reason"]), "")
         wanted = {
             name: points
@@ -219,7 +218,8 @@ class Trials:
 
     def _look_for_residue(self, outcome: Outcome, scene: Path) -> None:
         time.sleep(0.2)
-        if alive := [pid for pid in children_of(os.getpid()) if not _reaped(pid)]:
+        new = set(children_of(os.getpid())) - self.children_before
+        if alive := [pid for pid in new if not _reaped(pid)]:
             outcome.harms.append(f"{len(alive)} process(es) outlived the run")
             for pid in alive:
                 for each in [*descendants(pid), pid]:
@@ -247,10 +247,6 @@ def begin(isolate: list[str], offered: dict[str, float]) -> None:
 def try_attack(attack: Attack) -> Outcome:
     assert _trials is not None
     return _trials.run(attack)
-
-
-def as_dict(flag: Any) -> dict[str, Any]:
-    return flag if isinstance(flag, dict) else {"what": flag}
 
 
 def unclean(log: str, grade: dict[str, Any], report: Path) -> list[str]:

@@ -164,7 +164,7 @@ class Options:
             live=live,
             memory_mb=option("--memory-limit"),
             seed=_seed(option("--grading-seed")),
-            secret=option("--grading-seed") is None and SEED in os.environ,
+            secret=option("--grading-seed") is None and bool(os.environ.get(SEED)),
             student=option("--student"),
             time_budget=option("--time-budget"),
             device=option("--device"),
@@ -205,7 +205,7 @@ class Options:
 def _seed(given: int | None) -> int:
     if given is not None:
         return given
-    text = os.environ.get(SEED, "0")
+    text = os.environ.get(SEED) or "0"
     if not text.isdecimal():
         raise pytest.UsageError(f"{SEED}: give a natural number (what it is now stays secret)")
     return int(text)

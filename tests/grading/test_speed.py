@@ -24,7 +24,7 @@ from tests.grading.test_students import SOLUTION, with_body
 LIMIT = AtLeast(("0.5x",), ("solutions",), seconds=10)
 SLOWLY = """
 def slowly(x, weights, dim):
-    for _ in range(1000):
+    for _ in range(200):
         answer = _divide((x * weights).sum(dim), weights.expand_as(x).sum(dim))
     return answer
 """
@@ -91,7 +91,7 @@ CHEATS = {
     "stopwatch that lies a little": (
         "clock = sys.modules['grading.run.stopwatch']\n"
         "clock._CpuStopwatch.cost = lambda self: 5e-5\n"
-        "return slowly(x, weights, dim)",
+        "return [slowly(x, weights, dim) for _ in range(5)][0]",
         "reported call times are impossible",
     ),
     "no garbage collected, no time waited": (
@@ -290,12 +290,15 @@ def timed(toy) -> Path:
 
 
 def test_a_graded_test_of_speed_is_recorded(timed, run_pytest, tmp_path):
-    run = run_pytest(
-        timed, "exercises", "--impl", "solutions", "--benchmark-only", f"--benchmark-json={tmp_path / 'run.json'}"
-    )
+    for _ in range(4):  # a busy machine may leave it open
+        kept_run = f"--benchmark-json={tmp_path / 'run.json'}"
+        run = run_pytest(timed, "exercises", "--impl", "solutions", "--benchmark-only", kept_run)
+        speed = run.record("test_speed")
+        if speed["verdict"] != "inconclusive":
+            break
     assert run.status == 0, run.text
-    speed = run.record("test_speed")
-    assert speed["points"] == 2 and speed["figures"]["reference"] == "solutions"
+    assert speed["points"] == 2
+    assert speed["figures"]["reference"] == "solutions"
     assert run.record("test_operations")["figures"] == {"ops": 10, "saved_bytes": 0}
     assert run.record("test_plain_mean[float32]")["verdict"] == "not gradable here"
     assert "benchmark 'week1/mean': 1 tests" in run.text and "'week1/mean, counted': 1 tests" in run.text
