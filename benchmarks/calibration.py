@@ -31,6 +31,7 @@ from grading.explain.outcome import Unmet
 from grading.judge.hardware import machine_kind
 from grading.judge.speed import Contest
 from grading.run.executors import Isolated
+from grading.run.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 0.8
@@ -75,7 +76,7 @@ def judge(number: int, candidates: dict[float, Tree]) -> Iterator[tuple[float, s
     """(factor, verdict, pairs) of each judgement; several judgements share a pair of processes."""
     limit = AtLeast((f"{LIMIT}x",), ("reference",))
     for begun in range(0, number, JUDGED_BY_ONE_PAIR_OF_PROCESSES):
-        executors = [Isolated((), 0), Isolated((), 0)]
+        executors = [Isolated(Sandbox()), Isolated(Sandbox())]
         for index in range(begun, min(begun + JUDGED_BY_ONE_PAIR_OF_PROCESSES, number)):
             factor = FACTORS[index % len(FACTORS)]
             submission, reference = (

@@ -1,9 +1,11 @@
-"""The commands beside pytest: `python -m grading watch` for students; `stubs`, `check`, … for course authors."""
+"""Commands beside pytest's: `watch` for students, `accept`, `regrade` and `doctor` for instructors; `stubs`, `check`,
+`naming`, `conformance` and `benchmarks` for authors."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import getpass
 import random
 import sys
 import time
@@ -39,6 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
         help="instead, compare the names of single mistakes in a whole run with those under --lf, -k and node ids",
     )
     naming.add_argument("--every", type=int, default=1, help="with --selections: only every n-th mistake of a bank")
+    accept = commands.add_parser("accept", help="record that a person has looked at what is marked for review")
+    accept.add_argument("report", type=Path, help="the folder of the reports, or its grade.json")
+    accept.add_argument("words", nargs="*", help="only the findings that contain one of these, such as week1/moe.py")
+    accept.add_argument("--by", default=getpass.getuser(), help="who has looked (default: %(default)s)")
+    again = commands.add_parser(
+        "regrade", help="grade a tree again as an earlier grade was, and say what changed and why"
+    )
+    again.add_argument("report", type=Path, help="the earlier grade.json, or the folder that holds it")
+    again.add_argument("tree", help="what to grade, as --impl takes it")
+    again.add_argument("options", nargs=argparse.REMAINDER, help="more options of pytest")
     commands.add_parser("conformance", help="grade the libraries under tests/libraries, for docs/conformance.md")
     kept = commands.add_parser("benchmarks", help="compare saved runs of the performance tests, and plot their history")
     kept_commands = kept.add_subparsers(dest="what", required=True)
@@ -50,7 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
         "now", nargs="?", metavar="B", help="the later run (default: the newest; then A defaults to the one before)"
     )
     kept_commands.add_parser("history", help="plot each test over the saved runs, and report where its level changed")
+    commands.add_parser("doctor", help="report what this machine offers for grading, and which sandboxes work")
     options = parser.parse_args(arguments)
+    if options.command == "doctor":
+        from grading.session.doctor import lines
+
+        print("\n".join(lines()))
+        return 0
     course = Course(options.root.resolve())
     if not course.solutions_root.is_dir():
         parser.error(f"--root {options.root}: no solutions/ in it")
@@ -65,6 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
             return compare_selections(course, options.exercises, options.every)
         case "naming":
             return name_several(course, options.exercises, options.pairs, options.triples, options.seed)
+        case "regrade":
+            return grade_again(course, options.report, options.tree, options.options)
+        case "accept":
+            return accept_findings(options.report, options.words, options.by)
         case "conformance":
             return conformance(course)
     if options.what == "history":
@@ -98,6 +120,37 @@ def watch_exercise(course: Course, exercise: str | None, impl: str) -> int:
     from grading.watch.loop import watch
 
     return watch(course, names[0], tree)
+
+
+def grade_again(course: Course, report: Path, tree: str, options: list[str]) -> int:
+    from grading.session.regrade import RegradeError, changes, regrade
+
+    tree = str(Path(tree).resolve()) if Path(tree).is_dir() and tree not in ("exercises", "solutions") else tree
+    try:
+        before, now = regrade(course, report, tree, options)
+    except RegradeError as error:
+        print(error, file=sys.stderr)
+        return 4
+    lines = changes(before, now)
+    print("\n".join(lines))
+    return int(len(lines) > 2)
+
+
+def accept_findings(report: Path, words: list[str], by: str) -> int:
+    from grading.reports import read_grade
+    from grading.session.acceptance import accept
+
+    folder = report.parent if report.name == "grade.json" else report
+    try:
+        new = accept(folder, read_grade(folder / "grade.json"), words, by)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 4
+    for finding in new:
+        print(f"accepted: {finding}")
+    if not new:
+        print("nothing to accept" + (f" that contains {' or '.join(words)}" if words else ""))
+    return 0
 
 
 def stubs(course: Course) -> int:

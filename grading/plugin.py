@@ -7,10 +7,10 @@ import pytest
 from grading.ask import marks
 from grading.course.layout import GRADED_FILES, Course
 from grading.course.trees import TreeError
-from grading.session.finish import place_runs, report_problem
+from grading.session.finish import place_runs, report_problem, stop_in_order
 from grading.session.fixtures import draw, figures, gpu, llm, part, speed, submission
 from grading.session.hooks import Hooks
-from grading.session.options import Options, add_options, refuse_other_roots
+from grading.session.options import Options, add_options, keep_paths, refuse_other_roots
 from grading.session.session import Session
 
 __all__ = ["draw", "figures", "gpu", "llm", "part", "speed", "submission"]
@@ -21,7 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    keep_paths(args)
     refuse_other_roots(early_config)
 
 
@@ -43,3 +44,5 @@ def pytest_configure(config: pytest.Config) -> None:
             report_problem(course, options, error)
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(Hooks(session, config), "whetstone")
+    if not hasattr(config, "workerinput"):  # xdist ends its workers itself
+        stop_in_order()

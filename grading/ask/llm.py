@@ -106,7 +106,7 @@ class ScriptedModel:
         self._broken: Exception | None = None
         self.requests: list[ChatRequest] = []  # of the last run, in order of arrival
         self._replies_sent: list[str | None] = []  # the model's answer to each
-        self.url = server().add(self)
+        self.url, self.port = server().add(self), server().port
 
     def script(self, *replies: Reply, needed: bool = True) -> None:
         """Answer with these in order; any further request is refused with status 400.

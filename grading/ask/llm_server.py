@@ -36,7 +36,11 @@ class Server:
         """Serve the model, and return its URL."""
         path = f"m{len(self._models) + 1}"
         self._models[path] = model
-        return f"http://127.0.0.1:{self._http.server_port}/{path}/v1"
+        return f"http://127.0.0.1:{self.port}/{path}/v1"
+
+    @property
+    def port(self) -> int:
+        return self._http.server_port
 
     @property
     def _application(self) -> Any:

@@ -69,6 +69,11 @@ class Course:
         """The folders that an isolated submission must not read."""
         return (self.solutions_root, self.root / "tests")
 
+    @property
+    def material(self) -> tuple[Path, ...]:
+        """The folders of data that exercises work on."""
+        return tuple(path for path in sorted(self.exercises_root.glob(f"{_WEEK}/*")) if path.is_dir())
+
     @cached_property
     def exercises(self) -> tuple[str, ...]:
         """Every exercise that has graded tests, in the order of the course (see `order`)."""

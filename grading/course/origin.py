@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 import subprocess
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 from grading.course.layout import Course
+from grading.course.trees import Tree, needed
 
 
 def version_of(course: Course) -> str:
@@ -31,6 +35,35 @@ def repository(folder: Path) -> tuple[str, str]:
         return "", ""
     lines = done.stdout.split("\n")
     return (lines[0], lines[1]) if done.returncode == 0 and len(lines) > 1 else ("", "")
+
+
+def content(course: Course, tree: Tree) -> dict[str, str]:
+    """Short hashes of what was graded and of what grades it: a changed one explains a changed grade."""
+    graded = (path for name in course.exercises for path in needed(tree, name))
+    tests = (*course.root.glob("tests/week*/*.py"), *course.root.glob("tests/oracles/**/*.py"))
+    grader = Path(__file__).parents[1]
+    return {
+        "hand-in": _hash(graded, tree.roots),
+        "tests": _hash((*tests, *grader.rglob("*.py")), (course.root, grader.parent)),
+    }
+
+
+def _hash(files: Iterable[Path], roots: Iterable[Path]) -> str:
+    """Of the files' contents and of their paths below one of the roots."""
+    total, roots = hashlib.sha256(), tuple(roots)
+    for path in sorted(set(files)):
+        name = next((path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root)), path.name)
+        total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def who(tree: Tree | None, told: str | None) -> str:
+    """Whose work is graded: as told, or the name of the hand-in's folder, or the account that a CI system names."""
+    if told:
+        return told
+    if tree is not None and tree.stranger:
+        return tree.roots[0].name
+    return os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
 
 
 def origin(course: Course, graded: Path | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ Verdict = Literal[
     "passed",  # every point earned
     "failed",  # the submission is wrong; points may still be partly earned
     "not started",  # the function, or a part, still raises NotImplementedError, or the file is missing
+    "not reached",  # the run ended before: it was interrupted, or its time was over
     "not offered",  # the library has no such operator
     "not gradable here",  # needs a GPU, a network, a key or a package that this machine lacks
     "inconclusive",  # the machine was too noisy for a verdict on speed
@@ -19,8 +20,9 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# A verdict that says nothing about the submission removes its points from the total instead of scoring 0.
-COUNTED: frozenset[Verdict] = frozenset({"passed", "failed", "not started"})
+# A verdict that says nothing about the submission removes its points from the total instead of scoring 0. What a
+# submission could bring about itself is counted: none can make the total smaller.
+COUNTED: frozenset[Verdict] = frozenset({"passed", "failed", "not started", "not reached"})
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Record:
     output: str = ""  # what the submission printed, truncated
     test_code: str = ""  # the graded test's source
     line: int | None = None  # where that source begins in the test file
+    review: tuple[str, ...] = ()  # lines of the submission that a person should look at: see `grading.course.review`
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -83,7 +86,8 @@ class Record:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:
         parts = {name: Part(**part) for name, part in data.get("parts", {}).items()}
-        return cls(**{**data, "parts": parts, "mistakes": tuple(data.get("mistakes", ()))})
+        lists = {name: tuple(data.get(name, ())) for name in ("mistakes", "review")}
+        return cls(**{**data, "parts": parts, **lists})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,7 +126,7 @@ class Grade(Tally):
     """A whole run."""
 
     implementation: str = "exercises"  # the tree that was graded, as given to --impl
-    seed: int = 0  # of the graded inputs (--grading-seed)
+    seed: int | None = 0  # of the graded inputs (--grading-seed); None for one that is secret
     environment: dict[str, str] = field(default_factory=dict)  # {"python": "3.11.7", "torch": "2.13.0", …}
     identity: dict[str, str] = field(default_factory=dict)  # {"date": "2026-03-02 14:05 UTC", "commit": "4c93f53…", …}
     problem: str = ""  # why the run graded nothing, such as an unknown --impl

@@ -41,6 +41,10 @@ class Listener(Protocol):
     def heard(self) -> list[dict[str, Any]]:
         """The requests since `begin`, as plain data."""
 
+    @property
+    def port(self) -> int:
+        """Of the server that answers, on this machine."""
+
 
 @dataclass(frozen=True)
 class Request:

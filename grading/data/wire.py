@@ -7,6 +7,7 @@ pipe can send wrong numbers, but not code.
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 import struct
 from dataclasses import fields, is_dataclass
@@ -91,24 +92,58 @@ def encode(value: Any) -> bytes:
     return b"".join([struct.pack("<Q", len(header)), header, *(blob for _, blob in blobs)])
 
 
-def decode(data: bytes) -> Any:
-    """The plain data that `encode` was given. ValueError if the bytes are not from `encode`."""
+def decode(data: bytes, *, trusted: bool = True) -> Any:
+    """The plain data that `encode` was given. ValueError if the bytes are not from `encode`.
+
+    Of whoever is not `trusted`, also if a tensor is not dense: a few bytes could stand for more numbers than fit into
+    memory.
+    """
     try:
         (length,) = struct.unpack_from("<Q", data)
-        header = json.loads(data[8 : 8 + length])
+        if length > len(data) - 8:
+            raise ValueError("its header is cut off")
+        header = json.loads(data[8 : 8 + length], parse_constant=_no_constant)
         position, storages = 8 + length, []
         for device, size in header["storages"]:
+            if type(size) is not int or not 0 <= size <= len(data) - position:
+                raise ValueError("a tensor is cut off")
             raw = torch.frombuffer(bytearray(data[position : position + size]), dtype=torch.uint8) if size else None
             storages.append((torch.empty(0, dtype=torch.uint8) if raw is None else raw).to(device).untyped_storage())
             position += size
+        if position != len(data):
+            raise ValueError("something follows its end")
         tensors = []
         for row in header["tensors"]:
-            dtype, storage = _dtype(row["dtype"]), storages[row["storage"]]
+            dtype, storage = _dtype(row["dtype"]), storages[_natural(row["storage"])]
             empty = torch.empty(0, dtype=dtype, device=storage.device)
-            tensors.append(empty.set_(storage, row["offset"], row["shape"], row["stride"]))
+            offset, shape, stride = _natural(row["offset"]), row["shape"], row["stride"]
+            _check_layout(offset, shape, stride, storage.nbytes() // dtype.itemsize, dense=not trusted)
+            tensors.append(empty.set_(storage, offset, shape, stride))
         return _untree(header["value"], tensors)
-    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, struct.error, UnicodeDecodeError) as error:
+    except Exception as error:  # whatever the bytes do to the code above
         raise ValueError(f"not plain data: {error}") from error
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _natural(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{number!r} is not a natural number")
+    return number
+
+
+def _check_layout(offset: int, shape: list[int], stride: list[int], numbers: int, dense: bool) -> None:
+    """ValueError if a tensor does not lie inside a storage of so many numbers."""
+    sizes, steps = [_natural(size) for size in shape], [_natural(step) for step in stride]
+    if len(sizes) != len(steps):
+        raise ValueError("a tensor's strides do not fit its shape")
+    if 0 in sizes:
+        return
+    last = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
+    if last >= numbers or (dense and math.prod(sizes) > numbers):
+        raise ValueError("a tensor reaches beyond its memory")
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -33,3 +33,7 @@ class NotGradableHere(Ungraded):
 
 class Inconclusive(Ungraded):
     """The machine is too noisy for a verdict on speed."""
+
+
+class NotReached(Ungraded):
+    """The run's time is over."""

@@ -19,6 +19,7 @@ STATUS: dict[Verdict, str] = {
     "passed": "pass",
     "failed": "fail",
     "not started": "fail",
+    "not reached": "fail",
     "not offered": "pass",  # there is no status for skipped tests
     "not gradable here": "pass",
     "inconclusive": "pass",

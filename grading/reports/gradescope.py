@@ -10,12 +10,13 @@ from typing import Any
 
 from grading.data.record import Grade, Record, Verdict, show_points
 from grading.reports.text import plain, to_json
-from grading.reports.wording import count, explanation, label, nothing, ungraded
+from grading.reports.wording import count, explanation, label, nothing, reviews, ungraded
 
 STATUS: dict[Verdict, str] = {
     "passed": "passed",
     "failed": "failed",
     "not started": "failed",
+    "not reached": "failed",
     "not offered": "passed",
     "not gradable here": "passed",
     "inconclusive": "passed",
@@ -39,6 +40,7 @@ def render(grade: Grade) -> str:
                 "seed": grade.seed,
                 "identity": grade.identity,
                 "environment": grade.environment,
+                "review": list(reviews(grade)),
             },
             "tests": [
                 _test(record, f"{number}.{index}")
@@ -53,6 +55,8 @@ def _overview(grade: Grade) -> str:
     if not grade.records:
         return nothing(grade)
     lines = [f"{show_points(grade.points)} of {show_points(grade.max_points)} points that can be earned here."]
+    if missed := grade.count("not reached"):
+        lines.append(f"{count(missed, 'test')} not reached: the run ended before, and they count 0.")
     if errors := grade.count("error"):
         lines.append(f"{count(errors, 'grader error')}: not your fault, please tell the course staff.")
     return "\n".join([*lines, *(f"Not counted: {phrase}." for phrase in ungraded(grade))])

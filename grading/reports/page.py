@@ -12,7 +12,7 @@ from grading.data.record import Grade, Record, Tally, Verdict, show_points
 from grading.reports.causes import causes
 from grading.reports.terminal import next_step
 from grading.reports.text import one_line, plain
-from grading.reports.wording import alike, explanation, nothing, state, ungraded
+from grading.reports.wording import alike, amount, explanation, nothing, reviews, shown_seed, state, ungraded
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -20,6 +20,7 @@ LOOKS: dict[Verdict, tuple[str, str]] = {  # a class and a sign
     "passed": ("passed", "✓"),
     "failed": ("failed", "✗"),
     "not started": ("unstarted", "○"),
+    "not reached": ("unstarted", "○"),
     "not offered": ("uncounted", "–"),
     "not gradable here": ("uncounted", "–"),
     "inconclusive": ("uncounted", "?"),
@@ -84,6 +85,7 @@ def _head(grade: Grade) -> str:
             _bar(grade),
             f'<p class="advice">{_text(next_step(grade) or nothing(grade))}</p>',
             f'<p class="muted">Not counted: {_text(left_out)}.</p>' if left_out else "",
+            *(f"<p>For review, {amount(points)}: {_text(finding)}</p>" for finding, points in reviews(grade).items()),
         ]
     )
 
@@ -117,7 +119,7 @@ def _exercise(number: int, name: str, tally: Tally) -> str:
 
 def _rank(record: Record) -> int:
     """Where a test comes that did not fail: the grader's errors first, what passed last."""
-    return {"error": 0, "not started": 1, "passed": 3}.get(record.verdict, 2)
+    return {"error": 0, "not started": 1, "not reached": 1, "passed": 3}.get(record.verdict, 2)
 
 
 def _test(record: Record, place: str, unfolded: bool = False) -> str:
@@ -156,7 +158,7 @@ def _figure(value: float | int | str) -> str:
 
 def _about(grade: Grade) -> str:
     identity = {name.capitalize(): value for name, value in grade.identity.items()}
-    return _pairs({"Graded": grade.implementation, **identity, "Seed": str(grade.seed), **grade.environment})
+    return _pairs({"Graded": grade.implementation, **identity, "Seed": shown_seed(grade), **grade.environment})
 
 
 def _pairs(facts: Mapping[str, str | None]) -> str:

@@ -7,7 +7,7 @@ import html
 from grading.data.record import Grade, Record, Tally, show_points
 from grading.reports.causes import Cause, causes
 from grading.reports.text import cut, fence, fitted, markdown, one_line
-from grading.reports.wording import alike, amount, count, explanation, label, nothing, score, state
+from grading.reports.wording import alike, amount, count, explanation, label, nothing, reviews, score, shown_seed, state
 
 SIZE = 1_000_000  # bytes; GitHub drops a summary of more than 1 MiB
 
@@ -24,7 +24,8 @@ def _summary(grade: Grade, limit: int) -> str:
         *_errors(grade, limit),
         *_lost(grade, limit),
         *_ungraded(grade),
-        markdown(", ".join([f"Graded: {grade.implementation}", f"seed {grade.seed}", *environment])),
+        *_reviews(grade),
+        markdown(", ".join([f"Graded: {grade.implementation}", f"seed {shown_seed(grade)}", *environment])),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -44,6 +45,18 @@ def _errors(grade: Grade, limit: int) -> list[str]:
     return [heading, *(_details(f"{record.exercise}: {label(record)}", [_message(record, limit)]) for record in errors)]
 
 
+def _reviews(grade: Grade) -> list[str]:
+    found = reviews(grade)
+    if not found:
+        return []
+    return [
+        "### For review",
+        "These lines do what an answer does not need. A person should look at them; "
+        "`python -m grading accept` records a yes.",
+        "\n".join(f"- {markdown(finding)} ({amount(points)})" for finding, points in found.items()),
+    ]
+
+
 def _lost(grade: Grade, limit: int) -> list[str]:
     blocks = []
     for exercise, tally in grade.by_exercise().items():
@@ -52,6 +65,9 @@ def _lost(grade: Grade, limit: int) -> list[str]:
         if unstarted:
             points = amount(Tally(tuple(unstarted)).max_points)
             inside.append(f"Not started: {count(len(unstarted), 'test')}, {points}.")
+        if missed := [record for record in tally.records if record.verdict == "not reached"]:
+            points = amount(Tally(tuple(missed)).max_points)
+            inside.append(f"Not reached before the run ended: {count(len(missed), 'test')}, {points}.")
         if inside:
             lost = amount(tally.max_points - tally.points)
             blocks.append(_details(f"{exercise}: {lost} lost", inside))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from grading.data.record import Grade, Record, Tally, Verdict, show_points
 from grading.reports.causes import Cause, causes
 from grading.reports.text import one_line, plain
-from grading.reports.wording import alike, amount, count, progress, state, ungraded
+from grading.reports.wording import alike, amount, count, progress, reviews, state, ungraded
 
 BAR = 10  # columns
 INDENT = 11  # the texts of a failure begin in this column, beside their labels
@@ -90,7 +90,11 @@ def points_table(grade: Grade, width: int = 80) -> list[str]:
         lines += [line(name, tally, state(tally)) for name, tally in exercises]
     lines.append(line("total", grade, progress(grade)))
     lines += [clip(f"not counted: {phrase}", width) for phrase in ungraded(grade)]
-    return lines + [clip(f"handouts: {path}", width) for path in _handouts(grade)]
+    lines += [clip(f"handouts: {path}", width) for path in _handouts(grade)]
+    for finding, points in reviews(grade).items():
+        words = f"for review, {amount(points)}: {one_line(finding)}"
+        lines += textwrap.wrap(words, width, subsequent_indent="  ", break_on_hyphens=False)
+    return lines
 
 
 def _handouts(grade: Grade) -> list[str]:
@@ -124,6 +128,8 @@ def next_step(grade: Grade) -> str | None:
         broken = _first(grade, "error")
         location = f"in {count(errors, 'test')}, first in {_quoted(broken)} of {one_line(broken.exercise)}"
         return f"The grader itself broke {location}. That is not your fault: please report it."
+    if missed := grade.count("not reached"):
+        return f"The run ended before {count(missed, 'test')} {'was' if missed == 1 else 'were'} reached; they count 0."
     if grade.count("failed"):
         tally = next(tally for tally in grade.by_exercise().values() if tally.count("failed"))
         return f"{first}: {_mending(causes(tally)[0])}"

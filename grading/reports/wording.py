@@ -29,6 +29,8 @@ def progress(tally: Tally) -> str:
     counted = sum(record.counted for record in tally.records)
     if to_go := tally.count("failed") + tally.count("not started"):
         words.append("not started" if tally.count("not started") == counted else f"{count(to_go, 'test')} to go")
+    if missed := tally.count("not reached"):
+        words.append(f"{count(missed, 'test')} not reached")
     elif counted and not words:
         words.append("done")
     return ", ".join(words)
@@ -54,6 +56,19 @@ def ungraded(tally: Tally) -> list[str]:
     return phrases
 
 
+def shown_seed(grade: Grade) -> str:
+    return "secret" if grade.seed is None else str(grade.seed)
+
+
+def reviews(grade: Tally) -> dict[str, float]:
+    """What a person should look at, with the points that tests earned by the file in which it is."""
+    found: dict[str, float] = {}
+    for record in grade.records:
+        for finding in record.review:
+            found[finding] = found.get(finding, 0.0) + record.points
+    return found
+
+
 def alike(cause: Cause) -> str:
     """What the other failures with the same cause are: `3 more tests fail by the same mistake, 4 points`."""
     if cause.whole_file:
@@ -74,7 +89,7 @@ def nothing(grade: Grade) -> str:
 
 def label(record: Record) -> str:
     """The title, and why the test is not counted, if it is not."""
-    title = one_line(record.title)
+    title = one_line(record.title) + (" (for review)" if record.review and record.points else "")
     if record.counted:
         return title
     if record.verdict == "error":
@@ -91,9 +106,12 @@ def score(of: Tally | Record) -> str:
 
 def explanation(record: Record) -> str:
     """What the student reads about one test, several lines; empty if it passed."""
-    if record.verdict == "passed":
-        return ""
     paragraphs = []
+    if record.review and record.points:
+        lines = "\n".join(f"  {plain(finding)}" for finding in record.review)
+        paragraphs.append(f"For review: a person should look at\n{lines}")
+    if record.verdict == "passed":
+        return "".join(paragraphs)
     if record.verdict == "error":
         paragraphs.append(f"The grader itself broke here, not your code: {amount(record.max_points)} not counted.")
     elif not record.counted:

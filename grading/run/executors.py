@@ -14,6 +14,8 @@ from grading.course.trees import Tree
 from grading.data.request import Process, Request
 from grading.data.result import Result
 from grading.run.process import Place, set_environment
+from grading.run.sandbox import PROJECT, Sandbox
+from grading.run.view import files_of, named_in
 
 
 class Executor(Protocol):
@@ -59,17 +61,26 @@ class InProcess:
 class Isolated:
     """One child at a time, for one exercise; a child that dies or is killed is replaced before the next request."""
 
-    def __init__(self, forbidden: tuple[Path, ...], memory_mb: int) -> None:
-        self.forbidden, self.memory_mb = forbidden, memory_mb
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self._port: int | None = None  # of the model's server, once a request had a model
         self._place: Place | None = None
-        self._serves: tuple[Tree, str, Process | None] | None = None
+        self._named: set[Path] = set()  # what the requests so far have named
+        self._serves: tuple[object, ...] | None = None
 
     def run(self, request: Request, tree: Tree, exercise: str) -> tuple[Result, BaseException | None]:
-        if self._place is None or self._serves != (tree, exercise, request.process):
+        if request.model is not None:
+            self._port = request.model.port
+        self._named |= set(named_in(request))
+        serves = (tree, exercise, request.process, self._port, len(self._named))
+        if self._place is None or self._serves != serves:
             self.close()
-            forbidden = tuple(root for root in self.forbidden if not _inside(tree, root))
-            self._place = Place(request.process or Process(), tree.python, forbidden, self.memory_mb)
-            self._serves = (tree, exercise, request.process)
+            files = files_of(tree, (*self.sandbox.forbidden, PROJECT))
+            sandbox = replace(
+                self.sandbox, readable=(*self.sandbox.readable, *files, *sorted(self._named)), listable=tree.roots
+            )
+            self._place = Place(request.process or Process(), tree.python, sandbox, self._port)
+            self._serves = serves
         return self._place.run(request, tree, exercise), None
 
     def close(self) -> None:
@@ -91,8 +102,3 @@ def _own_folder() -> str:
     folder = tempfile.TemporaryDirectory(prefix="whetstone-")
     atexit.register(folder.cleanup)
     return folder.name
-
-
-def _inside(tree: Tree, root: Path) -> bool:
-    """Whether the graded tree is inside `root`: grading `solutions` must be able to read them."""
-    return any(each.is_relative_to(root) for each in tree.roots)

@@ -194,7 +194,7 @@ def _shallow(output: Any) -> Any:
     """The output's structure with its original tensors, for inspection."""
     if isinstance(output, (list, tuple)):
         return [_shallow(item) for item in output]
-    if isinstance(output, dict):
+    if isinstance(output, Mapping):
         return {key: _shallow(item) for key, item in output.items() if isinstance(key, (str, int))}
     if isinstance(output, torch.Tensor) and isinstance(make_plain(output), torch.Tensor):
         return output

@@ -40,6 +40,8 @@ class GradedModule(pytest.Module):
         path = self.tree.file(self.exercise)
         if path is None and self.tree.library:
             return NotOffered(f"{self.tree.name} does not offer {self.exercise}")
+        if path is None and (why := self.tree.refused(self.exercise)):
+            return Unmet(Explanation(why, wrong=why))
         if path is None:
             return NotStarted(f"{self.tree.name} has no {self.exercise}.py")
         try:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import platform
+import signal
 import sys
 import textwrap
 import threading
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from grading.course.layout import Course
-from grading.course.origin import origin
+from grading.course.origin import content, origin
 from grading.course.trees import TreeError
 from grading.data.record import Grade
 from grading.session.options import Options
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 POINTS_MISSING = pytest.ExitCode.TESTS_FAILED
 GRADER_BROKEN = pytest.ExitCode.INTERNAL_ERROR
+INCOMPLETE = 6  # some tests were not reached
+UNREPORTED = 7  # a report could not be written
 WIDEST = 100  # columns of the tables
 COLOURS = {
     **dict.fromkeys(("called", "where", "raised at", "printed", "note", "also"), "blue"),
@@ -42,8 +45,19 @@ COLOURS = {
 def grade_of(session: Session) -> Grade:
     """The records so far, in the order of the course."""
     position = {name: number for number, name in enumerate(session.course.exercises)}
-    ordered = sorted(session.records, key=lambda record: (position.get(record.exercise, 0), record.line or 0))
-    return Grade(tuple(ordered), session.implementation, session.options.seed, environment(), session.identity)
+    known = {record.id: record for record in session.records}
+    records = {**session.planned, **known}.values()
+    ordered = sorted(records, key=lambda record: (position.get(record.exercise, 0), record.line or 0))
+    seed = None if session.options.secret else session.options.seed
+    return Grade(tuple(ordered), session.implementation, seed, environment(), session.identity)
+
+
+def identified(session: Session) -> Grade:
+    """The grade with hashes of what was graded and of what graded it."""
+    grade = grade_of(session)
+    tree = session.tree or next(iter(session.graded.values()), None)
+    hashes = content(session.course, tree) if tree is not None else {}
+    return replace(grade, identity={**grade.identity, **hashes})
 
 
 def environment() -> dict[str, str]:
@@ -63,8 +77,18 @@ def report_problem(course: Course, options: Options, problem: TreeError) -> None
         from grading.reports import write_reports
 
         identity = {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", **origin(course, None)}
-        nothing = Grade((), options.impl or "exercises", options.seed, environment(), identity, str(problem))
+        seed = None if options.secret else options.seed
+        nothing = Grade((), options.impl or "exercises", seed, environment(), identity, str(problem))
         write_reports(nothing, options.report, course.root)
+
+
+def stop_in_order() -> None:
+    """Who ends the run by SIGTERM or SIGHUP gets the reports too, as with Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 class Finish:
@@ -76,20 +100,29 @@ class Finish:
         self.status: int = pytest.ExitCode.OK
         self.earlier = _earlier_run(session.course, session.options.against)
         self.comparison = ""  # with the earlier run
+        self.problem = ""  # with the reports
 
     def end(self, pytest_session: pytest.Session) -> None:
         """Set the exit status and write the reports."""
-        if self.session.records and pytest_session.exitstatus in (pytest.ExitCode.OK, POINTS_MISSING):
-            grade = grade_of(self.session)
+        if self.config.getoption("collectonly"):
+            self.session.planned.clear()
+        grade = grade_of(self.session)
+        if grade.records and pytest_session.exitstatus in (pytest.ExitCode.OK, POINTS_MISSING):
             if grade.count("error"):
                 pytest_session.exitstatus = GRADER_BROKEN
+            elif grade.count("not reached"):
+                pytest_session.exitstatus = INCOMPLETE
             elif not grade.complete or self._regressed():
                 pytest_session.exitstatus = POINTS_MISSING
-        self.status = int(pytest_session.exitstatus)
         if self.session.options.report is not None:
-            from grading.reports import write_reports
+            from grading.reports import ReportError, write_reports
 
-            write_reports(grade_of(self.session), self.session.options.report, self.session.course.root)
+            try:
+                write_reports(identified(self.session), self.session.options.report, self.session.course.root)
+            except (ReportError, OSError) as error:
+                self.problem = f"--report: {error}"
+                pytest_session.exitstatus = UNREPORTED
+        self.status = int(pytest_session.exitstatus)
 
     def leave(self) -> None:
         """End the process where threads of the submission would keep it alive."""
@@ -124,10 +157,10 @@ class Finish:
         """Print the failures by cause, the points, and the next step."""
         from grading.reports.terminal import next_step, points_table
 
-        if not self.session.records:
+        grade, write = grade_of(self.session), terminal.write_line
+        if not grade.records:
             return
         terminal.ensure_newline()
-        grade, write = grade_of(self.session), terminal.write_line
         width = min(terminal._tw.fullwidth, WIDEST)
         if self.config.getoption("tbstyle") != "no":
             self._show_failures(terminal, grade, width)
@@ -141,12 +174,14 @@ class Finish:
             write("")
             for line in textwrap.wrap(step, width, break_long_words=False, break_on_hyphens=False):
                 write(line)
-        if self.session.options.impl is None and self.session.graded == {"solutions"}:  # pytest tests/…
+        if self.session.options.impl is None and list(self.session.graded) == ["solutions"]:  # pytest tests/…
             only = [f"/{exercise}.py" for exercise in grade.by_exercise()]
             write(f"Your own work: pytest exercises{only[0] if len(only) == 1 else ''}")
         if self.config.getoption("reportchars") == "fE":
             terminal.reportchars = ""  # pytest's own short summary would repeat it all
-        if (folder := self.session.options.report) is not None:
+        if self.problem:
+            write(self.problem, red=True)
+        elif (folder := self.session.options.report) is not None:
             write(f"Reports: {os.path.relpath(folder, self.session.options.start)}")
 
     def _show_failures(self, terminal: pytest.TerminalReporter, grade: Grade, width: int) -> None:

@@ -11,13 +11,13 @@ import pytest
 from grading.ask import marks
 from grading.course.trees import clear_scratch
 from grading.data.record import Record
-from grading.explain.outcome import NotGradableHere
+from grading.explain.outcome import NotGradableHere, NotReached
 from grading.history import recording
 from grading.session.collect import NothingGraded, collect_module
 from grading.session.finish import Finish
 from grading.session.items import FIGURES, PARTS, graded_module, record_id
 from grading.session.session import Session
-from grading.session.verdict import failure_text, judge_test, observed_by
+from grading.session.verdict import failure_text, judge_test, observed_by, unreached
 
 
 class Hooks:
@@ -43,7 +43,7 @@ class Hooks:
         if exercise is None or exercise not in course.exercises:
             return NothingGraded.from_parent(parent, path=module_path)
         tree = self.session.tree_for(module_path.relative_to(course.root).parts[0], exercise)
-        self.session.graded.add(tree.name)
+        self.session.graded[tree.name] = self.session.tree or tree
         return collect_module(module_path, parent, exercise, course, tree, self.session.shrink)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
@@ -66,6 +66,18 @@ class Hooks:
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self.session.deselected |= {record_id(item) for item in items}
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            if (module := graded_module(item)) is not None and isinstance(item, pytest.Function):
+                record = unreached(item, module)
+                self.session.planned[record.id] = record
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Of xdist: only its workers collect."""
+        planned = getattr(node, "workeroutput", {}).get("whetstone", ())
+        self.session.planned |= {data["id"]: Record.from_dict(data) for data in planned}
+
     # --- running ---
 
     @pytest.hookimpl(tryfirst=True)
@@ -75,6 +87,8 @@ class Hooks:
             return
         if module.absent is not None:
             raise module.absent
+        if self.session.late:
+            raise NotReached(f"not reached within the {self.session.options.time_budget:g} s of --time-budget")
         if missing := marks.missing_of(item):
             raise NotGradableHere(missing)
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
@@ -136,10 +150,13 @@ class Hooks:
 
     # --- the end, and the terminal ---
 
-    @pytest.hookimpl(tryfirst=True)
+    @pytest.hookimpl(trylast=True)  # syrupy adds pytest's own status to it
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self.session.close()
-        if not self.is_worker:
+        if self.is_worker:
+            planned = [record.to_dict() for record in self.session.planned.values()]
+            self.config.workeroutput["whetstone"] = planned  # type: ignore[attr-defined]
+        else:
             self.finish.end(session)
 
     @pytest.hookimpl(trylast=True)
@@ -151,12 +168,14 @@ class Hooks:
 
     def pytest_report_header(self) -> str:
         options = self.session.options
-        process = "in a child process" if options.isolate else "in this process"
+        process = f"in a sandbox ({options.isolate})" if options.isolate else "in this process"
         tree = options.impl or "exercises (solutions under tests/)"
         known = self.session.identity
         tree += f" at {known['commit'][:7]}" if "commit" in known else ""
         course = " ".join(["whetstone", known.get("course version", ""), known.get("course commit", "")[:7]])
-        return f"{' '.join(course.split())}: grading {tree} {process}, seed {options.seed}"
+        return (
+            f"{' '.join(course.split())}: grading {tree} {process}, seed {'secret' if options.secret else options.seed}"
+        )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from grading.course.layout import Course
+from grading.course.trees import is_own
+
+STRONGEST = "strongest"
+SEED = "WHETSTONE_SEED"  # for a cohort's secret seed
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -27,22 +33,36 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--isolate",
-        action="store_true",
-        help="run the submission in a child process that can be limited and killed, and that can't read the answers",
+        nargs="?",
+        const=STRONGEST,
+        metavar="KIND",
+        help="run the submission in a sandbox: --isolate=bwrap, --isolate=landlock, --isolate=child, or the strongest "
+        "of them that works here (the default for a hand-in that --impl gives as a path)",
+    )
+    group.addoption(
+        "--no-isolate", action="store_true", help="run a hand-in in the grader's own process: one that you have read"
     )
     group.addoption(
         "--memory-limit",
         type=int,
         default=8192,
         metavar="MB",
-        help="with --isolate: the memory that the submission may allocate (default: 8192; 0 for no limit)",
+        help="in a sandbox: the memory that the submission may use (default: 8192; 0 for no limit)",
+    )
+    group.addoption("--student", metavar="NAME", help="whose work this is (default: the name of the hand-in's folder)")
+    group.addoption(
+        "--time-budget",
+        type=_duration,
+        default=math.inf,
+        metavar="SECONDS",
+        help="seconds for the whole run, or 30m; what is not reached within it counts 0, in the order of the course",
     )
     group.addoption(
         "--grading-seed",
         type=int,
-        default=0,
         metavar="N",
-        help="seed of the graded inputs (default: 0); a different seed changes every number that a submission is given",
+        help="seed of the graded inputs (default: 0, for practice); another changes every number that a submission is "
+        f"given. A seed in the environment variable {SEED} stays out of the reports",
     )
     group.addoption("--device", default="cpu", help="the device of graded inputs: cpu (default) or cuda")
     group.addoption(
@@ -63,6 +83,21 @@ def add_options(parser: pytest.Parser) -> None:
         help="tell every failure in full, and list all tests with their points (default: each cause once)",
     )
     group.addoption("--report", metavar="DIR", help="write grade.json and all other reports to this directory")
+
+
+def _duration(text: str) -> float:
+    """Seconds, from `600` or `10m`. ValueError, of which pytest makes a usage error."""
+    seconds = 60 * float(text[:-1]) if text.endswith("m") else float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text}: give seconds, such as 600, or minutes, such as 10m")
+    return seconds
+
+
+def keep_paths(arguments: list[str]) -> None:
+    """`--isolate exercises/week1` is the option without a kind, and a path."""
+    for number, word in enumerate(arguments):
+        if word == "--isolate":
+            arguments[number] = f"--isolate={STRONGEST}"
 
 
 def refuse_other_roots(config: pytest.Config) -> None:
@@ -92,10 +127,15 @@ class Options:
     start: Path  # relative paths are relative to this
     impl: str | None = None
     prerequisites: str | None = None
-    isolate: bool = False
+    isolate: str = ""  # the kind of sandbox, see `grading.run.sandbox`; empty for the grader's own process
+    review: bool = False  # mark the tests of a submission that does what honest work has no use for
+    strict: bool = False  # withhold the points of such tests until a person has accepted them
     live: bool = False  # a person watches or debugs: leave the terminal to the submission
     memory_mb: int = 8192
     seed: int = 0
+    secret: bool = False  # whether the seed stays out of the reports
+    student: str | None = None
+    time_budget: float = math.inf  # seconds
     device: str = "cpu"
     llm_url: str | None = None
     llm_model: str | None = None
@@ -113,14 +153,20 @@ class Options:
         if config.getoption("reruns", None):
             raise pytest.UsageError("--reruns: a graded test runs once, so that its points are clear")
         report = option("--report")
+        live = option("capture") == "no" or option("usepdb")
         options = cls(
             start=start,
             impl=trees[0],
             prerequisites=option("--prerequisites"),
-            isolate=option("--isolate"),
-            live=option("capture") == "no" or option("usepdb"),
+            isolate=_sandbox(Course(config.rootpath), trees[0], option("--isolate"), option("--no-isolate"), live),
+            review=True,
+            strict=bool(config.getini("strict")),  # pytest's own option, which also makes it strict about marks
+            live=live,
             memory_mb=option("--memory-limit"),
-            seed=option("--grading-seed"),
+            seed=_seed(option("--grading-seed")),
+            secret=option("--grading-seed") is None and bool(os.environ.get(SEED)),
+            student=option("--student"),
+            time_budget=option("--time-budget"),
             device=option("--device"),
             llm_url=option("--llm-url"),
             llm_model=option("--llm-model"),
@@ -139,5 +185,50 @@ class Options:
         return options
 
     @property
+    def flags(self) -> str:
+        """The options that can change a grade, as they were given; where they have not their usual values."""
+        given = {
+            "--prerequisites": self.prerequisites,
+            "--device": self.device if self.device != "cpu" else None,
+            "--memory-limit": str(self.memory_mb) if self.memory_mb != 8192 else None,
+            "--time-budget": f"{self.time_budget:g}" if self.time_budget < math.inf else None,
+            "--llm-model": self.llm_model,
+        }
+        words = [f"{name}={value}" for name, value in given.items() if value is not None]
+        return " ".join(words + ["--strict"] * self.strict)
+
+    @property
     def llm_key(self) -> str:
         return os.environ.get("OPENAI_API_KEY", "none")
+
+
+def _seed(given: int | None) -> int:
+    if given is not None:
+        return given
+    text = os.environ.get(SEED) or "0"
+    if not text.isdecimal():
+        raise pytest.UsageError(f"{SEED}: give a natural number (what it is now stays secret)")
+    return int(text)
+
+
+def _sandbox(course: Course, impl: str | None, asked: str | None, refused: bool, live: bool) -> str:
+    """The kind of sandbox around the submission. UsageError for a kind that does not work here."""
+    from grading.run.sandbox import KINDS, missing, strongest
+
+    if asked and refused:
+        raise pytest.UsageError("--isolate and --no-isolate: give one of them")
+    if asked is None and (refused or impl is None or is_own(course, impl)):
+        return ""
+    if live:
+        what = f"--impl {impl}: a hand-in runs in a sandbox" if asked is None else "--isolate"
+        raise pytest.UsageError(
+            f"{what}, where no debugger and no terminal reach it: leave out -s and --pdb, or add --no-isolate for work "
+            "that you have read"
+        )
+    if asked in (None, STRONGEST):
+        return strongest()
+    if asked not in KINDS:
+        raise pytest.UsageError(f"--isolate={asked}: give one of {', '.join(KINDS)}, or no kind for the strongest")
+    if why := missing(asked):
+        raise pytest.UsageError(f"--isolate={asked}: {why}; --isolate without a kind takes the strongest that works")
+    return asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pytest
 
 from grading.ask import marks
 from grading.course.layout import Course
-from grading.course.origin import origin
+from grading.course.origin import origin, who
 from grading.course.trees import Tree, find_tree
 from grading.data.record import Record
 from grading.run.cpu import Patience
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from grading.ask.draw import Draw
     from grading.ask.got import Got
     from grading.ask.submission import Known, Submission
+    from grading.course.review import Finding
     from grading.run.executors import Executor
+    from grading.run.sandbox import Sandbox
     from grading.session.collect import GradedModule
     from grading.session.questions import Asking
 
@@ -58,14 +61,16 @@ class Session:
         self.tree = tree or self._named(options.impl, "--impl")
         self.lender = self._named(options.prerequisites, "--prerequisites")
         self._executor = executor
-        self.graded: set[str] = set()  # names of the trees of which exercises were collected
+        self.graded: dict[str, Tree] = {}  # by name, the trees of which exercises were collected
         self.records: list[Record] = []
+        self.planned: dict[str, Record] = {}  # by id, what was collected: the total is fixed before anything runs
         self.deselected: set[str] = set()
         self.explained: dict[tuple[str, str], str] = {}  # the test where the terminal first explained something
         self.known: Known | None = None
         self.named: dict[str, dict[str, None]] = {}  # known mistakes so far, in order, by exercise
         self._asking: dict[str, Asking] = {}  # by exercise
-        self.begun = datetime.now(UTC)
+        self._findings: dict[tuple[Tree, str], tuple[Finding, ...]] = {}
+        self.begun, self._started = datetime.now(UTC), time.monotonic()
 
     def _named(self, name: str | None, option: str) -> Tree | None:
         """Raises TreeError if there is no such tree."""
@@ -78,9 +83,38 @@ class Session:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """When this was graded, and the commits of what was graded and of the course."""
+        """Whose work was graded, when, how, and by which course."""
         folder = self.tree.roots[0] if self.tree is not None else None
-        return {"date": f"{self.begun:%Y-%m-%d %H:%M} UTC", **origin(self.course, folder)}
+        found = {
+            "student": who(self.tree, self.options.student),
+            "date": f"{self.begun:%Y-%m-%d %H:%M} UTC",
+            **origin(self.course, folder),
+            "sandbox": self.options.isolate or "none",
+            "options": self.options.flags,
+        }
+        return {name: value for name, value in found.items() if value}
+
+    @property
+    def late(self) -> bool:
+        """Whether the time of --time-budget is over."""
+        return time.monotonic() - self._started > self.options.time_budget
+
+    def findings(self, tree: Tree, exercise: str) -> tuple[Finding, ...]:
+        """The lines of a submission that a person should look at."""
+        from grading.course.review import review
+
+        if not self.options.review:
+            return ()
+        if (tree, exercise) not in self._findings:
+            self._findings[tree, exercise] = review(self.course, tree, exercise)
+        return self._findings[tree, exercise]
+
+    @cached_property
+    def accepted(self) -> frozenset[str]:
+        """What a person has accepted beside the reports: see `grading.session.acceptance`."""
+        from grading.session.acceptance import accepted
+
+        return accepted(self.options.report) if self.options.report is not None else frozenset()
 
     def tree_for(self, top: str, exercise: str) -> Tree:
         """The tree to grade, with its prerequisites, if pytest was given a path under `top`."""
@@ -94,10 +128,18 @@ class Session:
             from grading.run.executors import InProcess, Isolated
 
             if self.options.isolate:
-                self._executor = Isolated(self.course.private_roots, self.options.memory_mb)
+                self._executor = Isolated(self.sandbox)
             else:
                 self._executor = InProcess(live=self.options.live)
         return self._executor
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """What surrounds the submission."""
+        from grading.run.sandbox import Sandbox
+
+        course, options = self.course, self.options
+        return Sandbox(options.isolate, course.material, course.private_roots, options.memory_mb)
 
     def close(self) -> None:
         if self._executor is not None:

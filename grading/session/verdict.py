@@ -16,7 +16,7 @@ import pytest
 from grading.ask import marks
 from grading.data.record import Part, Record, Verdict, show_points
 from grading.explain.explanation import Explanation
-from grading.explain.outcome import Inconclusive, NotGradableHere, NotOffered, NotStarted, Unmet
+from grading.explain.outcome import Inconclusive, NotGradableHere, NotOffered, NotReached, NotStarted, Unmet
 from grading.explain.show import show_value
 from grading.reports.wording import amount
 from grading.session.collect import GradedModule
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from grading.ask.got import Got
     from grading.mistakes.bank import Mistake
 
+WITHHELD = "the points are withheld until a person has looked at these lines (--strict)"
 OUTPUT_KEPT = 20_000  # characters of what a submission printed
 
 
@@ -41,6 +42,8 @@ def judge_test(
         verdict, explanation = verdict_of(error, observed)
     except Exception as broken:  # whatever a hand-in returned, the run goes on and the report is written
         verdict, explanation = "error", Explanation(f"the grader broke: {type(broken).__name__}: {broken}")
+    if verdict == "error" and observed and session.options.isolate and not (error and _broke_in_oracle(error)):
+        verdict = "failed"  # a stranger's answer, made for that
     max_points, shares = marks.points_of(item)
     earned = item.stash[PARTS].earned if PARTS in item.stash else set()
     parts = {name: Part(share if name in earned else 0.0, share) for name, share in shares.items()}
@@ -51,13 +54,16 @@ def judge_test(
     cause = cause_of(explanation, observed, module.exercise) if verdict == "failed" else ""
     whole_file = cause == f"{module.exercise}.py"  # no section of the handout is about that
     explanation = explanation.with_(likely=likely(mistakes), handout="" if whole_file else handout)
-    line, source = test_sources(module.course.tests(module.exercise))[item.originalname]
-    record = Record(
-        id=record_id(item),
-        title=title(item),
+    review = tuple(map(str, session.findings(module.tree, module.exercise))) if verdict in ("passed", "failed") else ()
+    earned_points = max_points if verdict == "passed" else sum(part.points for part in parts.values())
+    if earned_points and session.options.strict and not session.accepted.issuperset(review):
+        verdict, earned_points, parts = "failed", 0.0, {name: Part(0.0, share) for name, share in shares.items()}
+        explanation = Explanation(WITHHELD, wrong="\n".join([WITHHELD, *review]))
+    record = replace(
+        unreached(item, module),
         verdict=verdict,
-        points=max_points if verdict == "passed" else sum(part.points for part in parts.values()),
-        max_points=max_points,
+        points=earned_points,
+        review=review,
         seconds=round(call.duration, 6),
         message=explanation.text() if explanation.reason else "",
         reason=explanation.reason,
@@ -68,10 +74,28 @@ def judge_test(
         parts=parts,
         figures=item.stash.get(FIGURES, {}),
         output="".join(got.printed for got in observed)[:OUTPUT_KEPT],
+    )
+    return record, explanation
+
+
+def unreached(item: pytest.Function, module: GradedModule) -> Record:
+    """The record of a collected test that did not run yet: with all of its points to lose."""
+    max_points, shares = marks.points_of(item)
+    section = marks.section_of(item)
+    line, source = test_sources(module.course.tests(module.exercise))[item.originalname]
+    return Record(
+        id=record_id(item),
+        title=title(item),
+        verdict="not reached",
+        points=0.0,
+        max_points=max_points,
+        reason="the run ended before this test",
+        message="the run ended before this test",
+        handout=module.handout + (f"#{section}" if section else ""),
+        parts={name: Part(0.0, share) for name, share in shares.items()},
         test_code=source,
         line=line,
     )
-    return record, explanation
 
 
 def observed_by(item: pytest.Item) -> list[Got]:
@@ -91,6 +115,8 @@ def verdict_of(error: BaseException | None, observed: list[Got]) -> tuple[Verdic
             return "not started", Explanation(str(error))
         case NotOffered():
             return "not offered", Explanation(str(error))
+        case NotReached():
+            return "not reached", Explanation(str(error))
         case Inconclusive():
             return "inconclusive", Explanation(str(error))
         case NotGradableHere() | pytest.skip.Exception():
@@ -121,6 +147,12 @@ def _broke_in_grader(error: BaseException) -> bool:
         elif file.name.startswith("test_"):
             broken = False  # also a reference of the test's own, which it made from the answer
     return broken
+
+
+def _broke_in_oracle(error: BaseException) -> bool:
+    """Whether an exception came from an oracle that was given the test's own numbers, not a submission's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parts[-2:] == ("judge", "question.py") for frame in frames)
 
 
 def cause_of(explanation: Explanation, observed: list[Got], exercise: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import importlib
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from grading.author.inner_run import grade_tree
 from grading.course.layout import Course
 from grading.course.trees import Tree, find_tree
 from grading.data.record import Record
-from grading.run.cpu import CHILDREN
+from grading.run.family import end_descendants
 
 SEVERAL_SECONDS = 20.0  # of CPU, for looking up several mistakes at once
 
@@ -74,7 +74,8 @@ class Grading:
 
 def _grade(to: Connection, course: Course, exercise: str, tree: Tree, tests: Sequence[str] | None) -> None:
     """In the fork: all verdicts first; then again what failed, to look up the mistakes that explain it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the watcher's
+    atexit._clear()  # the watcher's folders are the watcher's to remove
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # and Ctrl-C is for it
     signal.signal(signal.SIGTERM, lambda *_: _leave())
 
     def tell(record: Record) -> bool:
@@ -93,10 +94,9 @@ def _grade(to: Connection, course: Course, exercise: str, tree: Tree, tests: Seq
 
 
 def _leave() -> None:
-    """End this fork and its children. What is registered for the end of the process is the watcher's to do."""
-    for child in CHILDREN:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+    """End this fork, with the processes and folders that it has made."""
+    atexit._run_exitfuncs()
+    end_descendants(os.getpid())
     os._exit(0)
 
 

@@ -20,7 +20,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in 
 PAGES |= {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
 ARCHITECTURE = PAGES["docs/architecture.md"]
 FOLDERS = {path.parent.name for path in (ROOT / "grading").glob("*/*.py")}
-OTHER_TOOLS = {"--check"}  # an option of ruff format
+OTHER_TOOLS = {"--check", "--record"}  # options of ruff format and of python -m benchmarks.attacks
 
 
 def without_code(text: str) -> str:

@@ -16,6 +16,7 @@ from grading.ask.submission import Submission
 from grading.course.trees import Tree
 from grading.run.executors import InProcess, Isolated
 from grading.run.observer import compile_scenario
+from grading.run.sandbox import Sandbox
 from tests.grading.conftest import write_hand_in
 
 HAND_IN = '''"""A submission that compiles what it is given."""
@@ -64,7 +65,7 @@ def write(folder):
 @pytest.fixture(scope="module", params=["in-process", "isolated"])
 def submission(request, folder, tmp_path_factory):
     hand_in = Tree("hand-in", (write_hand_in(tmp_path_factory.mktemp("hand-in"), mean=HAND_IN),))
-    executor = InProcess() if request.param == "in-process" else Isolated((folder,), memory_mb=0)
+    executor = InProcess() if request.param == "in-process" else Isolated(Sandbox("child", forbidden=(folder,)))
     yield Submission(hand_in, "week1/mean", executor)
     executor.close()
 

@@ -17,6 +17,7 @@ from grading.explain.outcome import Inconclusive, Unmet
 from grading.judge.ratios import GREY, Pair, PairedRatios, take_pairs
 from grading.judge.speed import IMPOSSIBLE, Contest, judge_speed
 from grading.run.executors import Isolated
+from grading.run.sandbox import Sandbox
 from tests.grading.conftest import TOY, write_hand_in
 from tests.grading.test_students import SOLUTION, with_body
 
@@ -79,7 +80,7 @@ CHEATS = {
         "for name in ('perf_counter', 'perf_counter_ns', 'thread_time_ns', 'process_time_ns', 'monotonic'):\n"
         "    setattr(time, name, lambda: frozen)\n"
         "return slowly(x, weights, dim)",
-        "too slow",
+        "too slow|call times are impossible",
     ),
     "patched stopwatch": (
         "clock = sys.modules['grading.run.stopwatch']\n"
@@ -89,8 +90,8 @@ CHEATS = {
     ),
     "stopwatch that lies a little": (
         "clock = sys.modules['grading.run.stopwatch']\n"
-        "clock._CpuStopwatch.cost = lambda self: 2e-4\n"
-        "return slowly(x, weights, dim)",
+        "clock._CpuStopwatch.cost = lambda self: 5e-5\n"
+        "return [slowly(x, weights, dim) for _ in range(5)][0]",
         "reported call times are impossible",
     ),
     "no garbage collected, no time waited": (
@@ -144,7 +145,7 @@ def contest(tmp_path) -> Iterator[object]:
     def arrange(source: str, limit: AtLeast = LIMIT) -> Contest:
         course = Course(TOY)
         tree = find_tree(course, str(write_hand_in(tmp_path / "hand-in", mean=source)), Path.cwd())
-        executors.append(Isolated((), 0))
+        executors.append(Isolated(Sandbox()))
         submission = Submission(tree, "week1/mean", executors[-1], seed=1, seconds=20, process=None)
         return Contest.arrange(submission, course, limit, "cpu", ask)
 
@@ -289,12 +290,15 @@ def timed(toy) -> Path:
 
 
 def test_a_graded_test_of_speed_is_recorded(timed, run_pytest, tmp_path):
-    run = run_pytest(
-        timed, "exercises", "--impl", "solutions", "--benchmark-only", f"--benchmark-json={tmp_path / 'run.json'}"
-    )
+    for _ in range(4):  # a busy machine may leave it open
+        kept_run = f"--benchmark-json={tmp_path / 'run.json'}"
+        run = run_pytest(timed, "exercises", "--impl", "solutions", "--benchmark-only", kept_run)
+        speed = run.record("test_speed")
+        if speed["verdict"] != "inconclusive":
+            break
     assert run.status == 0, run.text
-    speed = run.record("test_speed")
-    assert speed["points"] == 2 and speed["figures"]["reference"] == "solutions"
+    assert speed["points"] == 2
+    assert speed["figures"]["reference"] == "solutions"
     assert run.record("test_operations")["figures"] == {"ops": 10, "saved_bytes": 0}
     assert run.record("test_plain_mean[float32]")["verdict"] == "not gradable here"
     assert "benchmark 'week1/mean': 1 tests" in run.text and "'week1/mean, counted': 1 tests" in run.text

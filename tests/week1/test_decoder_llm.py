@@ -11,6 +11,23 @@ from grading import expect
 from tests.oracles import decoder as oracle
 from tests.oracles.precision import float32_inside
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "LlamaForCausalLM",
+    "LlamaModel",
+    "LlamaDecoderLayer",
+    "LlamaAttention",
+    "LlamaRotaryEmbedding",
+    "Qwen2ForCausalLM",
+    "Qwen2Model",
+    "Qwen2Attention",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "apply_rotary_pos_emb",
+    "GenerationMixin",
+    "DynamicCache",
+)
+
 # --- rms_norm and swiglu --------------------------------------------------------------------------------------------
 
 

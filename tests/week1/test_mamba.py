@@ -15,6 +15,26 @@ from tests.oracles import mamba as oracle
 from tests.oracles.gradients import gradients_of
 from tests.oracles.precision import float32_inside
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "selective_scan_fn",
+    "selective_scan_ref",
+    "selective_scan_cuda",
+    "mamba_inner_fn",
+    "mamba_inner_ref",
+    "mamba_chunk_scan_combined",
+    "Mamba",
+    "Mamba2",
+    "MambaLMHeadModel",
+    "MambaForCausalLM",
+    "MambaModel",
+    "MambaMixer",
+    "MambaBlock",
+    "AutoModelForCausalLM",
+    "causal_conv1d_fn",
+    "causal_conv1d_update",
+)
+
 SIZES = {"d_model": 20, "d_state": 3}
 OPTIONS = {
     "biases": [{"conv_bias": False}, {"bias": True}],

@@ -17,6 +17,19 @@ from tests.oracles import experts as oracle
 from tests.oracles.gradients import gradients_of
 from tests.oracles.precision import IN_FLOAT32, float32_inside
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "MixtralSparseMoeBlock",
+    "MixtralForCausalLM",
+    "MixtralModel",
+    "MixtralExperts",
+    "JambaSparseMoeBlock",
+    "JambaForCausalLM",
+    "JambaExperts",
+    "load_balancing_loss_func",
+    "AutoModelForCausalLM",
+)
+
 CONFIGS = Path(__file__).parents[2] / "exercises" / "week1" / "configs"
 
 # --- route_top_k ----------------------------------------------------------------------------------------------------

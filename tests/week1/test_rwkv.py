@@ -15,6 +15,19 @@ from tests.oracles import rwkv as oracle
 from tests.oracles.gradients import gradients_of
 from tests.oracles.precision import float32_inside
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "RwkvForCausalLM",
+    "RwkvModel",
+    "RwkvBlock",
+    "RwkvSelfAttention",
+    "RwkvFeedForward",
+    "rwkv_linear_attention",
+    "rwkv_linear_attention_cpu",
+    "RwkvLinearAttention",
+    "AutoModelForCausalLM",
+)
+
 # --- wkv ------------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,17 @@ from grading import expect
 from tests.oracles import selective_scan as oracle
 from tests.oracles.precision import IN_FLOAT32
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "selective_scan_fn",
+    "selective_scan_ref",
+    "selective_scan_cuda",
+    "mamba_inner_fn",
+    "mamba_inner_ref",
+    "selective_state_update",
+    "mamba_chunk_scan_combined",
+)
+
 
 def drawn(draw, batch=2, channels=4, length=9, states=3, B="token", C="token", dtype="float32", without=()):
     """Arguments of a scan: B and C "constant", per "token", or a number of groups; A, D and delta_bias in float32."""

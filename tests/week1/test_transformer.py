@@ -15,6 +15,15 @@ from torch.nn import functional as F
 from grading import expect
 from tests.oracles import transformer as oracle
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "Transformer",
+    "TransformerEncoderLayer",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerDecoder",
+)
+
 # --- sinusoidal_positions -------------------------------------------------------------------------------------------
 
 

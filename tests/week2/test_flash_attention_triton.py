@@ -14,6 +14,25 @@ from tests.kernels import COMPILED, INTERPRETED, compile_for_hopper, deviations,
 from tests.kernels import compiled_on_a_gpu as compiled_on_a_gpu
 from tests.oracles import tiled_attention as oracle
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "scaled_dot_product_attention",
+    "MultiheadAttention",
+    "multi_head_attention_forward",
+    "flex_attention",
+    "flash_attn_func",
+    "flash_attn_varlen_func",
+    "memory_efficient_attention",
+    "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+    "_native_multi_head_attention",
+    "_flash_attention_forward",
+    "_efficient_attention_forward",
+)
+
 pytestmark = [
     pytest.mark.needs("triton", "Triton runs on Linux, pip install triton"),
     pytest.mark.limit(seconds=90),

@@ -12,6 +12,14 @@ from hypothesis import strategies as st
 from grading import expect
 from tests.oracles import microscaling as oracle
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "convert_moe_packed_tensors",
+    "Mxfp4GptOssExperts",
+    "MXTensor",
+    "to_mx",
+)
+
 BYTES = torch.arange(256, dtype=torch.uint8)
 EVERY_PAIR = BYTES.reshape(16, 16)  # 16 blocks that hold each of the 256 pairs of codes once
 

@@ -10,6 +10,12 @@ import torch
 from grading import expect
 from tests.oracles import pipelines as oracle
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "pipeline",
+    "TextClassificationPipeline",
+)
+
 FOLDER = str(oracle.FOLDER)
 
 

@@ -16,6 +16,17 @@ from tests.oracles import selective_scan as oracle
 from tests.oracles.precision import IN_FLOAT32
 from tests.week1.test_selective_scan import drawn, sliced, transposed
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "selective_scan_fn",
+    "selective_scan_ref",
+    "selective_scan_cuda",
+    "mamba_inner_fn",
+    "mamba_inner_ref",
+    "selective_state_update",
+    "mamba_chunk_scan_combined",
+)
+
 pytestmark = [
     pytest.mark.needs("triton", "Triton runs on Linux, pip install triton"),
     pytest.mark.limit(seconds=90),

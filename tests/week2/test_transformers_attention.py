@@ -22,6 +22,15 @@ from tests.oracles.decoder import decoder_lm
 from tests.oracles.encoder import sentence_embeddings
 from tests.oracles.gradients import gradients_of
 
+# What the exercise asks for: a hand-in that names it is looked at by a person (grading/course/review.py).
+READY_MADE = (
+    "sdpa_attention_forward",
+    "eager_attention_forward",
+    "flash_attention_forward",
+    "flex_attention_forward",
+    "MultiheadAttention",
+)
+
 pytestmark = [
     pytest.mark.process(environment={"HF_HUB_OFFLINE": "1"}),
     pytest.mark.limit(seconds=120),  # a process's first request imports transformers, which is slow on a busy machine

@@ -1,0 +1,13 @@
+"""Raise a message of fifty megabytes
+
+Reports, logs and mails grow with it.
+"""
+
+EXERCISE = "week1/self_attention"
+TESTS = ["test_any_number_of_dimensions_may_stand_in_front", "test_a_scale_that_is_given_replaces_the_default"]
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
+    raise ValueError("no " * 16_000_000)

@@ -1,0 +1,25 @@
+"""Act when the process ends
+
+Functions registered with `atexit` run after the last test, when nobody watches.
+"""
+
+import atexit
+
+import torch
+
+EXERCISE = "week1/self_attention"
+TESTS = ["test_any_number_of_dimensions_may_stand_in_front", "test_a_scale_that_is_given_replaces_the_default"]
+
+
+def late():
+    with open("/tmp/whetstone_attack_late", "w") as note:
+        note.write("the answer is 42")
+
+
+atexit.register(late)
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
+    return torch.zeros(*query.shape[:-1], value.shape[-1], dtype=query.dtype)

@@ -1,0 +1,15 @@
+"""Return a tensor of two gigabytes
+
+It costs the hand-in nothing: one number, expanded. Whoever copies it needs all the memory.
+"""
+
+import torch
+
+EXERCISE = "week1/self_attention"
+TESTS = ["test_any_number_of_dimensions_may_stand_in_front", "test_a_scale_that_is_given_replaces_the_default"]
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
+    return torch.zeros(1).expand(500_000_000)

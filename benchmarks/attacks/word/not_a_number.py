@@ -1,0 +1,15 @@
+"""Return NaN everywhere
+
+A comparison that takes NaN for equal, or whose maximum skips it, accepts it. pygpubench's checker skipped expected NaN.
+"""
+
+import torch
+
+EXERCISE = "week1/self_attention"
+TESTS = ["test_any_number_of_dimensions_may_stand_in_front", "test_a_scale_that_is_given_replaces_the_default"]
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
+    return query @ key.mT @ value * torch.nan
