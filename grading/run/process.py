@@ -163,9 +163,10 @@ class Child:
             start_new_session=True,  # so that processes started by the submission can be killed too
         )
         if self._cgroup is not None and self._process.stdin is not None:
-            self._cgroup.add(self._process.pid)
-            self._process.stdin.write(b"\n")
-            self._process.stdin.close()
+            with contextlib.suppress(OSError):  # a child that is gone already is noticed below
+                self._cgroup.add(self._process.pid)
+                self._process.stdin.write(b"\n")
+                self._process.stdin.close()
         CHILDREN.add(self._process.pid)
         os.close(theirs_in)
         os.close(theirs_out)
