@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from grading.ask.got import Got
@@ -10,7 +11,10 @@ from grading.ask.marks import AtMost
 from grading.course.layout import Course
 from grading.course.trees import find_tree
 from grading.explain.outcome import Unmet
+from grading.judge.same import check_same
 from grading.run.executors import InProcess, run
+
+ROUGHLY = 0.2  # that a counted answer may differ from the solution's: how exact it is, other tests judge
 
 
 def judge_counts(allowed: AtMost, course: Course, observed: Sequence[Got], figures: dict[str, Any]) -> dict[str, float]:
@@ -40,6 +44,24 @@ def judge_counts(allowed: AtMost, course: Course, observed: Sequence[Got], figur
                 )
             )
     return found
+
+
+def check_counted(course: Course, observed: Sequence[Got]) -> None:
+    """Unmet if a counted call did not compute the solution's answer: what needs few operations must need some."""
+    for got in observed:
+        counted = got.request.count and got.request.scenario is None and got.trouble is None
+        if not counted or got.tree.name == "solutions":
+            continue
+        right = _reference(replace(got, request=replace(got.request, count=False)), course, "solutions")
+        if right.trouble is None:
+            check_same(
+                got,
+                right,
+                "a counted call's answer is wrong",
+                expected="the call whose operations are counted computes the answer",
+                returned="numbers that differ from the solution's",
+                share=ROUGHLY,
+            )
 
 
 def _total(name: str, counted: Sequence[Got]) -> float:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
-
-import torch
 
 from grading.ask.draw import Draw
 from grading.ask.got import Got
@@ -27,7 +24,7 @@ from grading.data.plain import tensors_in
 from grading.data.request import Process
 from grading.explain.outcome import Inconclusive, NotGradableHere, Ungraded, Unmet
 from grading.judge.ratios import LOOKS, Pair, PairedRatios, take_pairs
-from grading.judge.structure import check_structure, differing, named_tensors
+from grading.judge.same import check_same
 from grading.run.executors import Executor, InProcess
 
 IMPOSSIBLE = 3  # times the hardware's limit; twice is plausible where half of the counted FLOPs are masked out
@@ -97,7 +94,13 @@ class Contest:
         got = self._ask(self.submission, ask, number)
         if not first_theirs:
             right = self._ask(self.reference, ask, number)
-        self._check_answer(got, right)
+        check_same(
+            got,
+            right,
+            "a timed answer is wrong",
+            expected="each timed call computes the answer to its own inputs before it returns",
+            returned="numbers that differ from the reference's, for inputs that no earlier call had",
+        )
         self.last = got, right
         self.overheads.append((_outside(got) - got.result.cost, _outside(right) - right.result.cost))
         return Pair(got.result.cost, right.result.cost)
@@ -112,26 +115,6 @@ class Contest:
             raise RuntimeError(f"the reference {self.named} failed: {got.trouble.message}\n{got.trouble.traceback}")
         got.require_answer()
         return got
-
-    def _check_answer(self, got: Got, right: Got) -> None:
-        """Raise Unmet unless a timed answer agrees with the reference's to half the digits of its dtype."""
-        check_structure(got, got.output, right.output)
-        ours, theirs = named_tensors(got.output), named_tensors(right.output)
-        for name in right.result.grads:
-            label = f"gradient of {name}"
-            if (grad := right.result.grads[name]) is not None and got.result.grads.get(name) is not None:
-                ours[label], theirs[label] = got.result.grads[name], grad
-        for name, tensor in theirs.items():
-            if not _same_answer(ours[name], tensor):
-                raise Unmet(
-                    got.explain(
-                        f"a timed answer is wrong: {name}",
-                        expected="each timed call computes the answer to its own inputs before it returns",
-                        got="numbers that differ from the reference's, for inputs that no earlier call had",
-                    )
-                )
-        if not theirs and (location := differing(got.output, right.output)):
-            raise Unmet(got.explain("a timed answer is wrong", expected=str(right.output), got=location))
 
     def _check_clock(self, comparison: PairedRatios, pairs: Iterator[Pair]) -> None:
         """Raise Unmet unless the costs agree with the judge's own clock, which the submission can't reach."""
@@ -210,15 +193,6 @@ class Contest:
 def _outside(got: Got) -> float:
     """What a call cost by the judge's own clock: CPU time, which other programs do not lengthen, where it was seen."""
     return got.result.spent or got.elapsed
-
-
-def _same_answer(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    if not theirs.is_floating_point():
-        return torch.equal(ours, theirs.to(ours.dtype))
-    tolerance = math.sqrt(max(torch.finfo(t.dtype).eps for t in (ours, theirs)))
-    a, b = ours.double(), theirs.double()
-    scale = b[b.isfinite()].abs().max().item() if b.isfinite().any() else 0.0
-    return torch.allclose(a, b, rtol=0, atol=tolerance * scale, equal_nan=True)
 
 
 def _version(named: str) -> str:

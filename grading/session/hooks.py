@@ -100,6 +100,10 @@ class Hooks:
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
         result = yield
         if graded_module(pyfuncitem) is not None:
+            if any(got.request.count for got in observed_by(pyfuncitem)):
+                from grading.judge.counts import check_counted
+
+                check_counted(self.session.course, observed_by(pyfuncitem))
             if (parts := pyfuncitem.stash.get(PARTS, None)) is not None:
                 parts.finish()
             if (allowed := marks.at_most_of(pyfuncitem)) is not None:

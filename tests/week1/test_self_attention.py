@@ -288,8 +288,15 @@ def calls_with_and_without_dropout(module, query, key, value):
 @pytest.mark.handout("dropout")
 def test_dropout_is_drawn_anew_in_each_call(submission, draw):
     """Two calls drop different weights; without dropout they agree."""
-    query, key, value = draw.normal(2, 3, 16, 8), draw.normal(2, 3, 16, 8), draw.normal(2, 3, 16, 8)
+    query, key = draw.normal(2, 3, 16, 8), draw.normal(2, 3, 16, 8)
+    value = torch.eye(16).expand(2, 3, 16, 16)  # the output is the weights themselves
     first, second, *without = submission.run(calls_with_and_without_dropout, query, key, value).output
+    for weights in (first, second):
+        right = torch.where(weights == 0, 0, 2 * oracle.attention(query, key, value))
+        expect.that(
+            torch.allclose(weights, right, rtol=1e-3, atol=1e-6),
+            "the weights that dropout_p=0.5 keeps are not twice those of the softmax",
+        )
     expect.that(not torch.equal(first, second), "two calls with dropout_p=0.5 drop exactly the same weights")
     expect.that(torch.equal(*without), "two calls with dropout_p=0.0 differ")
 
@@ -336,7 +343,8 @@ def test_heads_that_cannot_be_shared_evenly_are_refused(submission, draw):
 
 def gradients_agree_with_differences(module, query, key, value, mask):
     inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value, mask)]
-    return torch.autograd.gradcheck(module.scaled_dot_product_attention, inputs, raise_exception=False)
+    is_whole = module.scaled_dot_product_attention(*inputs).shape == (*query.shape[:-1], value.size(-1))
+    return is_whole and torch.autograd.gradcheck(module.scaled_dot_product_attention, inputs, raise_exception=False)
 
 
 @pytest.mark.points(1)
