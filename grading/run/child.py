@@ -28,6 +28,8 @@ def main() -> None:
     from grading.course.trees import Tree
     from grading.data.request import Request
     from grading.data.result import Result, Trouble
+    from grading.run import counters  # noqa: F401 - now, not when a submission could have changed what it imports
+    from grading.run.integrity import Integrity
     from grading.run.observer import observe
 
     if setup["relay"]:
@@ -42,12 +44,16 @@ def main() -> None:
     if setup["loopback"]:
         forbid_network()
     write_message(outgoing, b"ready")
+    integrity = Integrity()
     while (message := read_message(incoming)) is not None:
         whose = json.loads(message)
         tree = Tree(
             whose["name"], tuple(Path(root) for root in whose["roots"]), whose["library"], stranger=whose["stranger"]
         )
         result, _ = observe(Request.decode(read_message(incoming) or b""), tree, whose["exercise"])
+        if replaced := integrity.put_back():
+            why = f"the submission replaced what observes it: {', '.join(replaced[:3])}"
+            result = Result(trouble=Trouble("died", why), printed=result.printed)
         try:
             answer = result.encode()
         except MemoryError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import time
 from datetime import UTC, datetime
 from functools import cached_property
@@ -128,6 +130,7 @@ class Session:
             from grading.run.executors import InProcess, Isolated
 
             if self.options.isolate:
+                _import_all()
                 self._executor = Isolated(self.sandbox)
             else:
                 self._executor = InProcess(live=self.options.live)
@@ -181,6 +184,15 @@ class Session:
         asking = self._asking[module.exercise]
         asking.processes = {got.request.process for got in observed}
         return asking
+
+
+def _import_all() -> None:
+    """All of the grader, before a submission runs: what that could change in its files is not read afterwards."""
+    import grading
+
+    for module in pkgutil.walk_packages(grading.__path__, "grading."):
+        if not module.name.startswith(("grading.author", "grading.watch", "grading.__main__", "grading.run.child")):
+            importlib.import_module(module.name)
 
 
 def session_of(config: pytest.Config) -> Session:

@@ -439,6 +439,29 @@ def test_disk_is_limited(any_kind, monkeypatch):
     assert "wrote more than" in result.trouble.message or "No space left" in result.trouble.message
 
 
+REPLACING = {
+    "a function of the grader's": (
+        "from grading.run import counters\ncounters.Counts.figures = lambda self: {}",
+        "Counts.figures",
+    ),
+    "the code inside one": (
+        "from grading.run import observer\nobserver._snapshot.__code__ = (lambda output: output).__code__",
+        "grading.run.observer._snapshot",
+    ),
+    "a class": ("from grading.run import stopwatch\nstopwatch._CpuStopwatch = None", "stopwatch._CpuStopwatch"),
+    "a clock": ("import time\ntime.perf_counter = lambda: 0.0", "time.perf_counter"),
+    "how results are sent": ("import json\njson.dumps = lambda *_: '{}'", "json.dumps"),
+}
+
+
+@pytest.mark.parametrize("what", REPLACING)
+def test_replacing_what_observes_costs_the_test_and_no_other(sealed, what):
+    code, name = REPLACING[what]
+    trouble = sealed.run(f"{code}\nfound = 1").trouble
+    assert trouble is not None and "replaced what observes it" in trouble.message and name in trouble.message
+    assert sealed.found("found = 1") == 1
+
+
 def test_a_hand_in_by_path_is_isolated_and_the_header_says_how(toy, run_pytest):
     from tests.grading.test_students import SOLUTION
 

@@ -80,19 +80,19 @@ CHEATS = {
         "for name in ('perf_counter', 'perf_counter_ns', 'thread_time_ns', 'process_time_ns', 'monotonic'):\n"
         "    setattr(time, name, lambda: frozen)\n"
         "return slowly(x, weights, dim)",
-        "too slow|call times are impossible",
+        "too slow|call times are impossible|replaced what observes it",
     ),
     "patched stopwatch": (
         "clock = sys.modules['grading.run.stopwatch']\n"
         "clock.perf_counter_ns = clock.thread_time_ns = clock.process_time_ns = lambda: 0\n"
         "return slowly(x, weights, dim)",
-        "reported call times are impossible",
+        "reported call times are impossible|replaced what observes it",
     ),
     "stopwatch that lies a little": (
         "clock = sys.modules['grading.run.stopwatch']\n"
         "clock._CpuStopwatch.cost = lambda self: 5e-5\n"
         "return [slowly(x, weights, dim) for _ in range(5)][0]",
-        "reported call times are impossible",
+        "reported call times are impossible|replaced what observes it",
     ),
     "no garbage collected, no time waited": (
         "time.sleep(0.02)\nreturn _divide((x * weights).sum(dim), weights.expand_as(x).sum(dim))",
