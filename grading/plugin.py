@@ -7,6 +7,7 @@ import pytest
 from grading.ask import marks
 from grading.course.layout import GRADED_FILES, Course
 from grading.course.trees import TreeError
+from grading.reports.text import one_line
 from grading.session.finish import place_runs, report_problem, stop_in_order
 from grading.session.fixtures import draw, figures, gpu, llm, part, speed, submission
 from grading.session.hooks import Hooks
@@ -42,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except TreeError as error:
         if not hasattr(config, "workerinput"):
             report_problem(course, options, error)
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(one_line(str(error))) from None
     config.pluginmanager.register(Hooks(session, config), "whetstone")
     if not hasattr(config, "workerinput"):  # xdist ends its workers itself
         stop_in_order()

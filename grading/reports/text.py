@@ -19,14 +19,24 @@ _SHOWN: dict[int, int | str] = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},  # ␀ … ␟
     0x7F: 0x2421,  # ␡
     **dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd"),
-    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),  # they reorder the text around them
+    # They reorder the text around them, or are not seen at all.
+    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C], "\ufffd"),
+    **dict.fromkeys([0x200B, 0x2060, 0xFEFF, 0xAD, *range(0xE0000, 0xE0080)], "\ufffd"),
     **dict.fromkeys([0x2028, 0x2029], "\n"),
 }
 
 
+# The beginning of a line that GitHub, Azure, TeamCity or GitLab would obey: `::error::`, `##[group]`, `section_start:`.
+_COMMAND = re.compile(r"^([ \t]*[:#s])(?=:[\w-]+[: ]|#\[|#vso\[|#teamcity\[|ection_(?:start|end):)", re.MULTILINE)
+
+
 def plain(text: str) -> str:
-    """The text without terminal escapes, and with other control characters except tabs and newlines made visible."""
-    return _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_SHOWN)
+    """The text without terminal escapes, with other control characters except tabs and newlines made visible.
+
+    What a CI system would take for a command is broken by a space.
+    """
+    shown = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_SHOWN)
+    return _COMMAND.sub(r"\1 ", shown)
 
 
 def one_line(text: str) -> str:

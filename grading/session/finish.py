@@ -128,7 +128,10 @@ class Finish:
         """End the process where threads of the submission would keep it alive."""
         left = [each for each in set(threading.enumerate()) - self.threads if not each.daemon]
         if left and self.session.records:
-            print(f"whetstone: the submission left {len(left)} thread(s) running ({left[0].name}, …); they are ended")
+            from grading.reports.text import one_line
+
+            name = one_line(left[0].name)
+            print(f"whetstone: the submission left {len(left)} thread(s) running, which are ended: {name}, …")
             atexit._run_exitfuncs()
             sys.stdout.flush()
             os._exit(self.status)

@@ -13,6 +13,7 @@ from grading.course.trees import clear_scratch
 from grading.data.record import Record
 from grading.explain.outcome import NotGradableHere, NotReached
 from grading.history import recording
+from grading.reports.text import one_line, plain
 from grading.session.collect import NothingGraded, collect_module
 from grading.session.finish import Finish
 from grading.session.items import FIGURES, PARTS, graded_module, record_id
@@ -139,7 +140,7 @@ class Hooks:
             cause = call.excinfo.value.__cause__  # the debugger is to stop where the submission raised
             call.excinfo = pytest.ExceptionInfo.from_exception(cause)
         if record.verdict == "failed":
-            report.longrepr = failure_text(self.session, record, explanation)
+            report.longrepr = plain(failure_text(self.session, record, explanation))
             report.sections.clear()
         elif report.skipped:
             report.longrepr = (str(module.path), record.line or 0, record.reason)
@@ -173,7 +174,7 @@ class Hooks:
     def pytest_report_header(self) -> str:
         options = self.session.options
         process = f"in a sandbox ({options.isolate})" if options.isolate else "in this process"
-        tree = options.impl or "exercises (solutions under tests/)"
+        tree = one_line(options.impl or "exercises (solutions under tests/)")
         known = self.session.identity
         tree += f" at {known['commit'][:7]}" if "commit" in known else ""
         course = " ".join(["whetstone", known.get("course version", ""), known.get("course commit", "")[:7]])

@@ -179,7 +179,8 @@ def facts(grade: Grade, kinds: str) -> Facts:
         for index, record in enumerate(tally.records, 1):
             if "tests" in kinds:
                 found[f"{number}.{index}"] = (record.points, record.max_points) if record.counted else None
-            if "lost" in kinds and record.verdict == "failed":
+        for cause in causes(tally) if "lost" in kinds else ():
+            for record in cause.failures:  # a file that does not load comes first, wherever its tests are
                 found[f"lost {1 + sum(key.startswith('lost') for key in found)}"] = record.points, record.max_points
     return found
 
@@ -679,6 +680,12 @@ def test_control_characters_never_reach_a_reader() -> None:
         ("\x1b]never closed", "never closed"),
         ("bell\x07 delete\x7f", "bell␇ delete␡"),
         ("가중치 🙂 é", "가중치 🙂 é"),
+        ("wrong\n::error file=x::passed", "wrong\n: :error file=x::passed"),
+        ("\t##[error]no\n  ::endgroup::", "\t# #[error]no\n  : :endgroup::"),
+        ("##vso[task.complete]\n##teamcity[x]", "# #vso[task.complete]\n# #teamcity[x]"),
+        ("section_start:1:x\nsections", "s ection_start:1:x\nsections"),
+        ("week1/a::test_b, x[::2]\n# a heading\n## another", "week1/a::test_b, x[::2]\n# a heading\n## another"),
+        ("a\u200fb\u200bc\u2066d", "a\ufffdb\ufffdc\ufffdd"),
     ],
 )
 def test_plain_text_is_what_a_terminal_would_have_shown(text: str, shown: str) -> None:
