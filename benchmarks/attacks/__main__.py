@@ -17,6 +17,7 @@ from dataclasses import asdict
 from benchmarks.attacks.bank import HERE, KINDS, Attack, all_attacks
 from benchmarks.attacks.page import write_table
 from benchmarks.attacks.trial import Outcome, begin, points_offered, try_attack
+from grading.run.sandbox import strongest
 
 RESULTS = HERE / "results.json"
 
@@ -39,7 +40,7 @@ def main() -> None:
         points = f"{outcome.points:g}/{outcome.max_points:g}"
         print(f"{outcome.verdict:8} {points:>7} {outcome.seconds:4.0f} s  {outcome.attack}: {why[:150]}", flush=True)
         if given.record:
-            kept.setdefault(given.sandbox or "default", {})[outcome.attack] = asdict(outcome)
+            kept.setdefault(outcome.sandbox or given.sandbox or strongest(), {})[outcome.attack] = asdict(outcome)
             RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", "utf-8")
             write_table(kept)
     through = [outcome for outcome in outcomes if not outcome.held]

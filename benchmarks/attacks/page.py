@@ -13,8 +13,8 @@ SANDBOXES = {
     "bwrap": "bubblewrap",
     "landlock": "Landlock",
     "child": "plain child",
-    "default": "default",
     "none": "none",
+    "before": "before",  # there were sandboxes, marks for review and the rest: what the attacks are held against
 }
 
 
