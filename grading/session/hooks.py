@@ -11,7 +11,7 @@ import pytest
 from grading.ask import marks
 from grading.course.trees import clear_scratch
 from grading.data.record import Record
-from grading.explain.outcome import NotGradableHere, NotReached
+from grading.explain.outcome import NotGradableHere, NotReached, Unmet
 from grading.history import recording
 from grading.reports.text import one_line, plain
 from grading.session.collect import NothingGraded, collect_module
@@ -101,15 +101,25 @@ class Hooks:
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
         result = yield
         if graded_module(pyfuncitem) is not None:
-            if any(got.request.count for got in observed_by(pyfuncitem)):
-                from grading.judge.counts import check_counted
-
-                check_counted(self.session.course, observed_by(pyfuncitem))
+            self._check_counted(pyfuncitem)
             if (parts := pyfuncitem.stash.get(PARTS, None)) is not None:
                 parts.finish()
             if (allowed := marks.at_most_of(pyfuncitem)) is not None:
                 self._judge_counts(pyfuncitem, allowed)
         return result
+
+    def _check_counted(self, item: pytest.Function) -> None:
+        """What a test counted must have computed its answer; if not, none of its parts is earned."""
+        if not any(got.request.count for got in observed_by(item)):
+            return
+        from grading.judge.counts import check_counted
+
+        try:
+            check_counted(self.session.course, observed_by(item))
+        except Unmet:
+            if (parts := item.stash.get(PARTS, None)) is not None:
+                parts.earned.clear()
+            raise
 
     def _judge_counts(self, item: pytest.Function, allowed: marks.AtMost) -> None:
         """Judge what a test counted, and record it."""

@@ -15,7 +15,13 @@ from tests.grading.conftest import ROOT
 
 ATTACKS = all_attacks()
 PLACES = {"COURSE": "/course", "OTHERS": "/others", "SITE": "/site", "PORT": "1"}
-TRIED = ["answers/open_the_solution", "answers/table_for_the_practice_seed", "controls/right_in_an_odd_style"]
+TRIED = [
+    "answers/open_the_solution",
+    "answers/table_for_the_practice_seed",
+    "controls/right_in_an_odd_style",
+    "word/few_operations_no_answer",
+    "word/nothing_but_counts",
+]
 
 
 def test_there_are_a_hundred_attacks_of_every_kind_and_controls_each_way():
