@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.attacks.bank import CONTROLS, KINDS, Attack, all_attacks
 from benchmarks.attacks.page import BEGIN, END, PAGE
-from benchmarks.attacks.trial import Trials
+from benchmarks.attacks.trial import Trials, points_offered
 from grading.course.layout import Course
 from tests.grading.conftest import ROOT
 
@@ -57,17 +57,7 @@ def test_the_table_lists_every_attack():
 
 
 def test_attacks_that_are_tried_here_come_to_nothing():
-    offered = {
-        "week1/moe::test_renormalised_weights_sum_to_one": 2.0,
-        "week1/moe::test_one_expert_or_all_of_them": 1.0,
-        "week1/self_attention::test_the_worked_example": 1.0,
-        "week1/self_attention::test_any_number_of_dimensions_may_stand_in_front[none]": 1.0,
-        "week1/self_attention::test_any_number_of_dimensions_may_stand_in_front[three]": 1.0,
-        "week1/self_attention::test_a_scale_that_is_given_replaces_the_default[0.7]": 1.0,
-        "week1/self_attention::test_a_scale_that_is_given_replaces_the_default[0.0]": 1.0,
-        "week1/self_attention::test_lengths_and_widths_may_differ": 1.0,
-    }
-    trials = Trials(["--isolate"], offered)
+    trials = Trials(["--isolate"], points_offered())
     try:
         outcomes = {attack.name: trials.run(attack) for attack in ATTACKS if attack.name in TRIED}
     finally:
