@@ -59,7 +59,14 @@ def test_whoever_ends_a_run_gets_its_reports(toy, tmp_path, number):
     started, report = tmp_path / "started", tmp_path / "report"
     hand_in = write_hand_in(toy / "hand-in", mean=with_body(body.replace("STARTED", str(started))))
     command = [sys.executable, "-m", "pytest", "exercises", "--impl", str(hand_in), "--no-isolate", "--report", report]
-    run = subprocess.Popen(command, cwd=toy, env=environment(), stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command,
+        cwd=toy,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup and background jobs ignore some
+    )
     deadline = time.monotonic() + 60
     while not started.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -71,7 +71,7 @@ CAUGHT = {
     "points of what could not be graded": ("data/record.py", "return self.verdict in COUNTED", "return True", "test_students.py::test_what_a_library_lacks_is_not_offered"),
     "any mistake will do": ("mistakes/recogniser.py", "if len(texts) == 1 and", "if True or", "test_check.py::test_what_is_wrong_is_refused[two mistakes that look alike]"),
     "no mistake is known": ("mistakes/recogniser.py", "return list(alive[0]) if len(texts) == 1 and", "return [] if True or", "test_students.py::test_a_wrong_answer_is_explained"),
-    "the seed is ignored": ("session/options.py", 'seed=option("--grading-seed")', "seed=0", "test_students.py::test_another_seed_gives_other_numbers_and_the_same_grade"),
+    "the seed is ignored": ("session/options.py", 'seed=_seed(option("--grading-seed"))', "seed=0", "test_students.py::test_another_seed_gives_other_numbers_and_the_same_grade"),
     "the child may read everything": ("run/limits.py", "        sys.addaudithook(hook)\n", "        pass\n", "test_isolation.py::test_a_disaster_costs_one_test[reading the solution]"),
 }  # fmt: skip
 
