@@ -9,6 +9,7 @@ names a line. What the course's own solution of an exercise does is never a find
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import re
@@ -159,6 +160,18 @@ def _listed(table: dict[str, str]) -> dict[str, str]:
 _WHY_MODULE, _WHY_OUTSIDE, _WHY_NAME = _listed(_MODULES), _listed(_OUTSIDE), _listed(_NAMES)
 
 
+def _pieces(node: ast.expr) -> Iterator[str]:
+    """The texts of a sum of texts. ValueError for anything else."""
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            yield from _pieces(left)
+            yield from _pieces(right)
+        case _:
+            raise ValueError
+
+
 class _Reader(ast.NodeVisitor):
     def __init__(self, file: str, content: str, ready: frozenset[str], framework: bool) -> None:
         self.file, self.content, self.ready, self.framework = file, content, ready, framework
@@ -216,7 +229,7 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         owner = ast.unparse(node.value) if isinstance(node.value, (ast.Name, ast.Attribute)) else "…"
-        if isinstance(node.value, ast.Attribute) and node.attr.islower() and node.attr not in _CALLS:
+        if isinstance(node.value, ast.Attribute) and node.attr[:1].islower() and node.attr not in _CALLS:
             self._owners.add(node.value)  # as in nn.Transformer.generate_square_subsequent_mask
         if node.attr in _OF_SYS_ONLY and owner == "sys":
             self._tell(node, f"{_WHY_NAME[node.attr]}: sys.{node.attr}")
@@ -266,16 +279,22 @@ class _Reader(ast.NodeVisitor):
         for base in node.bases:
             if ast.unparse(base) in ("torch.Tensor", "Tensor"):
                 self._tell(node, f"defines a tensor of its own: {node.name}")
-            if "forward" in methods and "super().forward(" not in methods["forward"]:
+            forward = methods.get("forward", "super")
+            if "super" not in forward and ast.unparse(base) not in forward:
                 self._owners.add(base)  # it takes the parameters and computes by itself
         self._function_or_class(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if node.name in ("__torch_dispatch__", "__torch_function__", "__eq__", "__array__", "__instancecheck__"):
             self._tell(node, f"answers for the grader's own operations: {node.name}")
+        kept = {
+            each.value.id
+            for each in ast.walk(node)
+            if isinstance(each, ast.Assign) and isinstance(each.value, ast.Name)
+        }
         for each in ast.walk(node) if node.name == "__init__" else ():
             match each:
-                case ast.Assign(targets=[ast.Name()], value=ast.Call(func=made)):
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=made)) if name not in kept:
                     self._owners.add(made)  # a module that is gone after __init__, as a model for parameters
         self._function_or_class(node)
 
@@ -293,7 +312,16 @@ class _Reader(ast.NodeVisitor):
         self._defined |= {each.name for each in node.body if isinstance(each, (ast.FunctionDef, ast.ClassDef))}
         self.generic_visit(node)
 
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        with contextlib.suppress(ValueError, TypeError, SyntaxError):  # a text in pieces
+            text = "".join(_pieces(node))
+            if text in self.ready:
+                self._tell(node, f"calls what is to be written: {text}")
+        self.generic_visit(node)
+
     def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, str) and node.value in self.ready:
+            self._tell(node, f"calls what is to be written: {node.value}")
         if isinstance(node.value, str) and (found := _TEXTS.search(node.value)):
             files = found[0].startswith("/proc")
             self._tell(node, f"{'reads or writes files' if files else 'names what belongs to the grader'}: {found[0]}")

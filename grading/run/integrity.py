@@ -15,6 +15,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,6 +27,8 @@ _FUNCTIONS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (os, ("read", "write", "pread", "sched_setaffinity")),
     (TorchDispatchMode, ("__enter__", "__exit__")),
     (FlopCounterMode, ("__enter__", "__exit__", "get_total_flops")),
+    (torch, ("equal", "clone", "empty")),
+    (torch.Tensor, ("untyped_storage", "clone", "detach", "numel", "element_size", "is_contiguous", "as_subclass")),
 )
 _ABSENT = object()
 _PARTS = ("__code__", "__defaults__", "__kwdefaults__")
@@ -42,7 +45,10 @@ class Integrity:
         found = []
         for owner, name, value, inside in self._held:
             if vars(owner).get(name, _ABSENT) is not value:
-                setattr(owner, name, value)
+                if value is _ABSENT:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, value)
                 found.append(f"{owner.__name__}.{name}")
             if _inside(value) != inside:
                 for part, before in zip(_PARTS, inside, strict=True):
@@ -56,12 +62,12 @@ def _everything() -> Iterator[tuple[Any, str, Any]]:
         if name.partition(".")[0] != "grading" or not isinstance(module, types.ModuleType):
             continue
         for key, value in list(vars(module).items()):
-            if isinstance(value, (types.FunctionType, type)):
+            if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)):
                 yield module, key, value
             if isinstance(value, type) and value.__module__ == name:
                 yield from ((value, each, made) for each, made in vars(value).items() if _function(made) is not None)
     for owner, names in _FUNCTIONS:
-        yield from ((owner, name, vars(owner)[name]) for name in names if name in vars(owner))
+        yield from ((owner, name, vars(owner).get(name, _ABSENT)) for name in names)
 
 
 def _function(value: Any) -> Any:

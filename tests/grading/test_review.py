@@ -73,6 +73,12 @@ LINES = {
     "x = getattr(torch.nn.functional, 'scaled_dot_product_attention')": READY,
     "x = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default": READY,
     "x = torch.nn.MultiheadAttention(8, 2)": READY,
+    "x = 'scaled_dot_' + 'product_attention'": READY,
+    "x = torch.nn.functional.__dict__['scaled_dot_product_attention']": READY,
+    "x = operator.attrgetter('scaled_dot_product_attention')(torch.nn.functional)": READY,
+    "x = torch.nn.functional.scaled_dot_product_attention.__get__(None, type(None))": READY,
+    "class A(torch.nn.MultiheadAttention):\n        def forward(self, x): return super(A, self).forward(x)": READY,
+    "def __init__(self): m = torch.nn.MultiheadAttention(8, 2); self.m = m": READY,
 }
 
 HONEST = """

@@ -450,6 +450,16 @@ REPLACING = {
     ),
     "a class": ("from grading.run import stopwatch\nstopwatch._CpuStopwatch = None", "stopwatch._CpuStopwatch"),
     "a clock": ("import time\ntime.perf_counter = lambda: 0.0", "time.perf_counter"),
+    "a clock by the name that the stopwatch uses": (
+        "from grading.run import stopwatch\nstopwatch.perf_counter_ns = lambda: 0",
+        "stopwatch.perf_counter_ns",
+    ),
+    "a module in the observer": ("from grading.run import observer\nobserver.torch = None", "observer.torch"),
+    "what tells whether inputs are unchanged": ("import torch\ntorch.equal = lambda *_: True", "torch.equal"),
+    "what tells whether memory is shared": (
+        "import torch\ntorch.Tensor.untyped_storage = lambda self: None",
+        "Tensor.untyped_storage",
+    ),
     "how results are sent": ("import json\njson.dumps = lambda *_: '{}'", "json.dumps"),
 }
 
